@@ -1,0 +1,186 @@
+//! Several charges, one decision: all enforced limits admit the request, or none is charged.
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::{Notice, Remembered, State, Step};
+use crate::domain::{Charge, Decision, Outcome, Source, Verdict};
+
+/// What a request is told and what it changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judgement {
+    /// The answer.
+    pub verdict: Verdict,
+    /// What to remember, in the order of the charges; empty when the request is denied.
+    pub writes: SmallVec<[Write; 1]>,
+    /// What an operator should hear of once.
+    pub notices: SmallVec<[Notice; 1]>,
+}
+
+/// A record to remember.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Write {
+    /// Which of the charges it belongs to.
+    pub charge: usize,
+    /// What to remember.
+    pub state: State,
+    /// When the record will equal a fresh one and may be forgotten, in microseconds since 1970.
+    pub fresh_at_us: u64,
+}
+
+/// Decides a request from what was remembered for each of its charges, whose keys all differ.
+///
+/// `remembered(i)` is what the store held for `charges[i]`, all read at the same point of its history.
+pub fn judge(
+    charges: &[Charge],
+    remembered: impl Fn(usize) -> Remembered,
+    now_us: u64,
+) -> Judgement {
+    let steps: SmallVec<[Step; 1]> = charges
+        .iter()
+        .enumerate()
+        .map(|(i, charge)| {
+            let limit = charge.limit();
+            limit
+                .algorithm
+                .step(&limit.quota, remembered(i), now_us, charge.cost())
+        })
+        .collect();
+    let admitted = charges
+        .iter()
+        .zip(&steps)
+        .all(|(charge, step)| step.outcome.is_ok() || !charge.is_enforced());
+    let taken = |step: &Step| step.outcome.ok().filter(|_| admitted);
+    let writes = steps.iter().enumerate().filter_map(|(charge, step)| {
+        taken(step).map(|taken| Write {
+            charge,
+            state: taken.state,
+            fresh_at_us: taken.fresh_at_us,
+        })
+    });
+    let decisions = charges.iter().zip(&steps).map(|(charge, step)| {
+        let standing = taken(step).map_or(step.before, |taken| taken.after);
+        Decision {
+            outcome: step
+                .outcome
+                .map_or_else(|refused| denied(refused.retry_after), |_| Outcome::Allowed),
+            limit: charge.limit().quota.capacity(),
+            remaining: standing.remaining,
+            reset_after: standing.reset_after,
+            next_after: standing.next_after,
+            source: Source::Store,
+        }
+    });
+    Judgement {
+        verdict: Verdict {
+            decisions: decisions.collect(),
+            admitted,
+            now_us,
+        },
+        writes: writes.collect(),
+        notices: steps.iter().filter_map(|step| step.notice).collect(),
+    }
+}
+
+fn denied(retry_after: Duration) -> Outcome {
+    Outcome::Denied { retry_after }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::algorithm::named;
+    use crate::domain::{Cost, Identity, Key, Limit, Quota, RuleName};
+
+    const NOW: u64 = 1_762_668_474_000_000;
+
+    fn charge(name: &str, capacity: u64, cost: u64) -> Charge {
+        let algorithm = named("tokenbucket").unwrap();
+        let rule = RuleName::new(name).unwrap();
+        let quota = Quota::new(capacity, 1, Duration::from_secs(1)).unwrap();
+        let key = Key::new("t:", algorithm, &rule, &Identity::new());
+        Charge::new(key, Limit { algorithm, quota }, Cost::new(cost).unwrap()).unwrap()
+    }
+
+    fn state_with(tokens: u64) -> Remembered {
+        Remembered::State(State::new([tokens, NOW, 0, 1_000_000]))
+    }
+
+    #[test]
+    fn one_refusal_charges_nobody() {
+        let charges = [charge("roomy", 10, 1), charge("full", 10, 2)];
+        let judged = judge(
+            &charges,
+            |i| {
+                if i == 0 {
+                    Remembered::Nothing
+                } else {
+                    state_with(1)
+                }
+            },
+            NOW,
+        );
+        assert!(!judged.verdict.admitted);
+        assert!(judged.writes.is_empty());
+        let [roomy, full] = &judged.verdict.decisions[..] else {
+            panic!("two decisions")
+        };
+        assert!(roomy.is_allowed());
+        assert_eq!(roomy.remaining, 10, "nothing was charged");
+        assert_eq!(
+            (full.remaining, full.retry_after()),
+            (1, Some(Duration::from_secs(1)))
+        );
+    }
+
+    #[test]
+    fn an_observed_refusal_denies_nobody_and_is_not_written() {
+        let charges = [
+            charge("enforced", 10, 1),
+            charge("observed", 10, 2).observed(),
+        ];
+        let judged = judge(
+            &charges,
+            |i| {
+                if i == 0 {
+                    Remembered::Nothing
+                } else {
+                    state_with(1)
+                }
+            },
+            NOW,
+        );
+        assert!(judged.verdict.admitted);
+        assert_eq!(
+            judged
+                .writes
+                .iter()
+                .map(|write| write.charge)
+                .collect::<Vec<_>>(),
+            [0]
+        );
+        assert!(!judged.verdict.decisions[1].is_allowed());
+    }
+
+    #[test]
+    fn an_observed_charge_of_a_denied_request_is_not_committed() {
+        let charges = [
+            charge("enforced", 10, 2),
+            charge("observed", 10, 1).observed(),
+        ];
+        let judged = judge(
+            &charges,
+            |i| {
+                if i == 0 {
+                    state_with(1)
+                } else {
+                    Remembered::Nothing
+                }
+            },
+            NOW,
+        );
+        assert!(!judged.verdict.admitted && judged.writes.is_empty());
+        assert_eq!(judged.verdict.decisions[1].remaining, 10);
+    }
+}

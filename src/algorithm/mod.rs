@@ -1,0 +1,154 @@
+//! How a limit decides: pure functions of what was remembered, the time and the cost.
+//!
+//! Each algorithm is two files that compute the same integers: `name.rs` for the strategies that decide in this
+//! process and `name.lua`, its twin, for the script that decides inside Redis.
+
+mod judge;
+mod state;
+mod token_bucket;
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::domain::{Cost, Quota};
+
+pub use judge::{Judgement, Write, judge};
+pub use state::{MAX_FIELDS, State};
+pub use token_bucket::TokenBucket;
+
+/// Every algorithm.
+pub const ALL: &[&dyn Algorithm] = &[&TokenBucket];
+
+/// The Lua twins of [`ALL`], one after the other: the head of the script that runs inside Redis.
+///
+/// Each is a chunk that sets `algorithms.<name>` to a table of three functions:
+///
+/// | function | takes | returns |
+/// | --- | --- | --- |
+/// | `read(key)` | the key of a record | its fields as a table of strings, or a table with `err` |
+/// | `step(record, now, cost, capacity, gain, unit)` | those fields, microseconds, tokens, the [`Quota`] | `retry_after` (0 when allowed); `remaining, reset_after, next_after` before; the same three after; `notice`; `fresh_at`; the new fields |
+/// | `write(key, fresh_at, ...)` | the last values of `step` | nothing, or a table with `err` |
+pub const LUA: &str = include_str!("token_bucket.lua");
+
+/// The algorithm of that name.
+pub fn named(name: &str) -> Option<&'static dyn Algorithm> {
+    ALL.iter()
+        .copied()
+        .find(|algorithm| algorithm.name() == name)
+}
+
+/// Decides one charge from what was remembered of its key: a pure function.
+pub trait Algorithm: Send + Sync + fmt::Debug {
+    /// The word by which it is chosen, such as `tokenbucket`.
+    fn name(&self) -> &'static str;
+
+    /// The names of the integers that it remembers, at most [`MAX_FIELDS`], in the order of a [`State`].
+    fn fields(&self) -> &'static [&'static str];
+
+    /// What happens if `cost` tokens are asked for at `now_us` (microseconds since 1970).
+    ///
+    /// `None` and a state that is not this algorithm's are a fresh record. `cost` is at most the capacity.
+    fn step(&self, quota: &Quota, state: Remembered, now_us: u64, cost: Cost) -> Step;
+}
+
+/// What the store held under a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remembered {
+    /// Nothing: a fresh record.
+    Nothing,
+    /// Something that is not ours, such as a record of another limiter: counts as fresh and is replaced.
+    Foreign,
+    /// The integers that an algorithm left behind.
+    State(State),
+}
+
+/// How a record stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Whole tokens left. At most the capacity.
+    pub remaining: u64,
+    /// Time until it equals a fresh record if nobody takes tokens.
+    pub reset_after: Duration,
+    /// Time until `remaining` is one more; zero when the record is as good as fresh.
+    pub next_after: Duration,
+}
+
+/// What one charge does to one record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// How the record stands with nothing charged.
+    pub before: Standing,
+    /// What charging does, or why it cannot.
+    pub outcome: Result<Taken, Refused>,
+    /// Something an operator should hear of once.
+    pub notice: Option<Notice>,
+}
+
+/// The record after the cost was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// What to remember.
+    pub state: State,
+    /// How the record then stands.
+    pub after: Standing,
+    /// When the record will equal a fresh one and may be forgotten, in microseconds since 1970.
+    pub fresh_at_us: u64,
+}
+
+/// The cost does not fit now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// Shortest wait after which the same cost fits if nobody takes tokens meanwhile. At least 1 microsecond.
+    pub retry_after: Duration,
+}
+
+/// What an operator should hear of once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Notice {
+    /// The key held a record that is not ours; it counts as fresh.
+    ForeignRecord,
+    /// The record is from a time more than [`CLOCK_TOLERANCE_US`] ahead of the store's clock: the clock stepped
+    /// back, and the record stands still until the clock is past it again.
+    ClockBehind,
+}
+
+/// How far a clock may step back without a [`Notice`], in microseconds: 1 s.
+pub const CLOCK_TOLERANCE_US: u64 = 1_000_000;
+
+/// Latest time that a record may carry, in microseconds since 1970: 2^52, in the year 2112. With the longest fill time
+/// on top it stays below 2^53.
+pub const LATEST_US: u64 = 1 << 52;
+
+impl Notice {
+    /// The number by which the Lua twins name it; 0 is none.
+    pub fn from_number(number: u64) -> Option<Self> {
+        match number {
+            1 => Some(Self::ForeignRecord),
+            2 => Some(Self::ClockBehind),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_algorithm_has_a_lua_twin_and_fits_a_state() {
+        for algorithm in ALL {
+            assert!(
+                LUA.contains(&format!("algorithms.{} = ", algorithm.name())),
+                "{algorithm:?}"
+            );
+            assert!(
+                (1..=MAX_FIELDS).contains(&algorithm.fields().len()),
+                "{algorithm:?}"
+            );
+            assert_eq!(
+                named(algorithm.name()).map(Algorithm::name),
+                Some(algorithm.name())
+            );
+        }
+    }
+}

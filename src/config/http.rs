@@ -1,0 +1,43 @@
+//! Who may connect and how long things may take.
+
+use std::time::Duration;
+
+use super::env::{A_DURATION, Reader, duration};
+use crate::http::TrustedProxies;
+
+/// Who may connect and how long things may take.
+#[derive(Debug, Clone)]
+pub struct Http {
+    /// Reads `TRUSTED_PROXIES`. Default none.
+    pub trusted_proxies: TrustedProxies,
+    /// Reads `HTTP_MAX_CONNECTIONS`. Default 10,000.
+    pub max_connections: usize,
+    /// Reads `HTTP_HEADER_TIMEOUT`. Default 5 s.
+    pub header_timeout: Duration,
+    /// Reads `HTTP_IDLE_TIMEOUT`. Default 75 s.
+    pub idle_timeout: Duration,
+    /// Reads `HTTP_REQUEST_TIMEOUT`. Default 10 s.
+    pub request_timeout: Duration,
+}
+
+impl Http {
+    pub(super) fn read(reader: &mut Reader) -> Self {
+        let networks =
+            "a comma-separated list of networks, addresses and the words `loopback` and `private`";
+        Self {
+            trusted_proxies: reader.value("TRUSTED_PROXIES", networks, |text| text.parse().ok()),
+            max_connections: reader.value(
+                "HTTP_MAX_CONNECTIONS",
+                "a number from 1 to 1000000",
+                |text| {
+                    text.parse()
+                        .ok()
+                        .filter(|number| (1..=1_000_000).contains(number))
+                },
+            ),
+            header_timeout: reader.value("HTTP_HEADER_TIMEOUT", A_DURATION, duration),
+            idle_timeout: reader.value("HTTP_IDLE_TIMEOUT", A_DURATION, duration),
+            request_timeout: reader.value("HTTP_REQUEST_TIMEOUT", A_DURATION, duration),
+        }
+    }
+}

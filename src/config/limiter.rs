@@ -1,0 +1,154 @@
+//! What is limited and how.
+
+use std::time::Duration;
+
+use super::env::Reader;
+use crate::algorithm::{self, named};
+use crate::domain::{Limit, Quota};
+use crate::limiter::{OnStoreError, Rule};
+use crate::strategy::factory::Kind;
+
+/// What is limited and how.
+#[derive(Debug, Clone)]
+pub struct Limiter {
+    /// Reads `LIMITER_STRATEGY`, the part behind the hyphen. Default `lua` with a Redis, else `memory`.
+    pub kind: Kind,
+    /// Reads `LIMITER_STRATEGY`, the part before the hyphen, `LIMITER_CAPACITY` or `BUCKET_CAPACITY` (default 100), and
+    /// `LIMITER_REFILL_RATE` or `REFILL_RATE` (default 10 a second).
+    pub rule: Rule,
+    /// Reads `LIMITER_ON_STORE_ERROR`. Default `deny`.
+    pub on_store_error: OnStoreError,
+    /// Reads `LIMITER_MAX_KEYS`. Default 1,000,000.
+    pub max_keys: usize,
+    /// Reads `LIMITER_IPV6_PREFIX`. Default 64.
+    pub ipv6_prefix: u8,
+}
+
+impl Limiter {
+    pub(super) fn read(reader: &mut Reader) -> Self {
+        let (algorithm, kind) = strategy(reader);
+        let quota = quota(reader);
+        Self {
+            kind,
+            rule: Rule::default_of(Limit { algorithm, quota }),
+            on_store_error: on_store_error(reader),
+            max_keys: reader.value("LIMITER_MAX_KEYS", "a number from 1 to 100000000", |text| {
+                text.parse()
+                    .ok()
+                    .filter(|number| (1..=100_000_000).contains(number))
+            }),
+            ipv6_prefix: reader.value(
+                "LIMITER_IPV6_PREFIX",
+                "a number of bits from 1 to 128",
+                |text| text.parse().ok().filter(|bits| (1..=128).contains(bits)),
+            ),
+        }
+    }
+}
+
+type Pair = (&'static dyn algorithm::Algorithm, Kind);
+
+fn strategy(reader: &mut Reader) -> Pair {
+    let pairs = || {
+        algorithm::ALL
+            .iter()
+            .flat_map(|algorithm| Kind::ALL.map(|kind| (*algorithm, kind)))
+    };
+    let name = |(algorithm, kind): Pair| format!("{}-{}", algorithm.name(), kind.name());
+    let allowed = format!(
+        "one of {}",
+        pairs().map(name).collect::<Vec<_>>().join(", ")
+    );
+    let chosen = reader.optional("LIMITER_STRATEGY", &allowed, |text| {
+        pairs().find(|pair| name(*pair) == text)
+    });
+    let has_redis = super::redis::NAMES
+        .iter()
+        .any(|name| reader.text(name).is_some());
+    chosen.unwrap_or_else(|| {
+        let default = named("tokenbucket").expect("the default algorithm exists");
+        (default, if has_redis { Kind::Lua } else { Kind::Memory })
+    })
+}
+
+fn quota(reader: &mut Reader) -> Quota {
+    let capacity_name = reader.either("LIMITER_CAPACITY", "BUCKET_CAPACITY");
+    let rate_name = reader.either("LIMITER_REFILL_RATE", "REFILL_RATE");
+    let default = Quota::new(100, 10, Duration::from_secs(1)).expect("the default quota is exact");
+    let whole = |text: &str| text.parse::<u64>().ok().filter(|capacity| *capacity > 0);
+    let capacity = reader.optional(capacity_name, "a whole number of tokens, 1 or more", whole);
+    let rate = reader.optional(
+        rate_name,
+        "tokens per second above 0, such as 10 or 0.5, with up to 9 decimals",
+        rate,
+    );
+    let unreadable = |given: bool, read: bool| given && !read;
+    if unreadable(reader.text(capacity_name).is_some(), capacity.is_some())
+        || unreadable(reader.text(rate_name).is_some(), rate.is_some())
+    {
+        return default;
+    }
+    let capacity = capacity.unwrap_or(100);
+    let (tokens, period) = rate.unwrap_or((10, Duration::from_secs(1)));
+    Quota::new(capacity, tokens, period).unwrap_or_else(|error| {
+        let names = format!("{capacity_name} and {rate_name}");
+        let given = format!("{capacity}, {tokens} per {period:?}");
+        reader.problem(
+            &names,
+            &given,
+            &format!("a limit that can be counted: {error}"),
+        );
+        default
+    })
+}
+
+/// Tokens per period, exactly: `0.5` is 5 per 10 s.
+fn rate(text: &str) -> Option<(u64, Duration)> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = [whole, fraction].concat();
+    if digits.is_empty() || fraction.len() > 9 || !digits.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        return None;
+    }
+    let tokens = digits.parse().ok().filter(|tokens| *tokens > 0)?;
+    let decimals = u32::try_from(fraction.len()).ok()?;
+    Some((tokens, Duration::from_secs(10_u64.pow(decimals))))
+}
+
+fn on_store_error(reader: &mut Reader) -> OnStoreError {
+    let allowed = "`deny` or `allow` (`local` does not exist yet)";
+    reader.value("LIMITER_ON_STORE_ERROR", allowed, |text| {
+        [OnStoreError::Allow, OnStoreError::Deny]
+            .into_iter()
+            .find(|policy| policy.name() == text)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_read_exactly() {
+        let seconds = Duration::from_secs;
+        for (text, expected) in [
+            ("10", Some((10, seconds(1)))),
+            ("0.5", Some((5, seconds(10)))),
+            (".25", Some((25, seconds(100)))),
+            ("1.", Some((1, seconds(1)))),
+            ("1.000000001", Some((1_000_000_001, seconds(1_000_000_000)))),
+            ("0", None),
+            ("0.0", None),
+            ("-1", None),
+            ("+1", None),
+            ("1e3", None),
+            (".", None),
+            ("", None),
+            ("NaN", None),
+            ("1.0000000001", None),
+            ("99999999999999999999", None),
+        ] {
+            assert_eq!(rate(text), expected, "{text}");
+        }
+    }
+}

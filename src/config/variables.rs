@@ -1,0 +1,167 @@
+//! Every environment variable, in the order in which `--help`, `tollgate env` and `.env.example` list them.
+
+/// One environment variable.
+#[derive(Debug, Clone, Copy)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// What holds when it is unset, in the form in which it would be set; empty when nothing does.
+    pub default: &'static str,
+    /// What it is, in one line.
+    pub about: &'static str,
+    /// Whether its value must never be shown.
+    pub secret: bool,
+}
+
+const fn plain(name: &'static str, default: &'static str, about: &'static str) -> Variable {
+    Variable {
+        name,
+        default,
+        about,
+        secret: false,
+    }
+}
+
+const fn secret(name: &'static str, about: &'static str) -> Variable {
+    Variable {
+        name,
+        default: "",
+        about,
+        secret: true,
+    }
+}
+
+/// Every variable that is read; nothing else is.
+pub const VARIABLES: &[Variable] = &[
+    plain("PORT", "8080", "port to listen on; 0 takes a free one"),
+    plain("BIND_ADDRESS", "0.0.0.0", "address to listen on"),
+    plain(
+        "INSTANCE_ID",
+        "",
+        "name of this instance in answers and logs; <pid>-<6 hex> if unset",
+    ),
+    plain(
+        "SHUTDOWN_TIMEOUT",
+        "10s",
+        "longest wait for open requests after SIGTERM or SIGINT",
+    ),
+    plain(
+        "TRUSTED_PROXIES",
+        "",
+        "proxies whose X-Forwarded-For counts: networks, `loopback`, `private`",
+    ),
+    plain(
+        "HTTP_MAX_CONNECTIONS",
+        "10000",
+        "most connections at once; more wait to be accepted",
+    ),
+    plain(
+        "HTTP_HEADER_TIMEOUT",
+        "5s",
+        "longest time in which a request's headers may arrive",
+    ),
+    plain(
+        "HTTP_IDLE_TIMEOUT",
+        "75s",
+        "how long a connection may stay open between requests",
+    ),
+    plain(
+        "HTTP_REQUEST_TIMEOUT",
+        "10s",
+        "longest time for one request; then it is answered 503",
+    ),
+    plain(
+        "LIMITER_STRATEGY",
+        "tokenbucket-lua",
+        "<algorithm>-<strategy>; tokenbucket-memory if no Redis is named",
+    ),
+    plain(
+        "LIMITER_CAPACITY",
+        "100",
+        "most tokens that a bucket holds: the burst",
+    ),
+    plain(
+        "LIMITER_REFILL_RATE",
+        "10",
+        "tokens per second; decimals allowed",
+    ),
+    plain("BUCKET_CAPACITY", "", "another name for LIMITER_CAPACITY"),
+    plain("REFILL_RATE", "", "another name for LIMITER_REFILL_RATE"),
+    plain(
+        "LIMITER_ON_STORE_ERROR",
+        "deny",
+        "answer when the store cannot decide: `deny` (503) or `allow`",
+    ),
+    plain(
+        "LIMITER_MAX_KEYS",
+        "1000000",
+        "most keys that tokenbucket-memory remembers",
+    ),
+    plain(
+        "LIMITER_IPV6_PREFIX",
+        "64",
+        "bits of an IPv6 address that make one client",
+    ),
+    secret(
+        "REDIS_URL",
+        "redis://[user:password@]host[:port][/db]; wins over the parts below",
+    ),
+    plain("REDIS_ADDR", "localhost:6379", "host and port of Redis"),
+    plain("REDIS_ADDRESS", "", "another name for REDIS_ADDR"),
+    plain("REDIS_USERNAME", "", "ACL user"),
+    secret("REDIS_PASSWORD", "password"),
+    plain("REDIS_DB", "0", "number of the database"),
+    plain(
+        "REDIS_POOL_SIZE",
+        "10",
+        "connections that tokenbucket-transaction may hold",
+    ),
+    plain(
+        "REDIS_KEY_PREFIX",
+        "ratelimit:",
+        "what every key starts with",
+    ),
+    plain(
+        "REDIS_TIMEOUT",
+        "50ms",
+        "longest that a request waits for Redis, everything included",
+    ),
+    plain(
+        "LOG_LEVEL",
+        "info",
+        "error, warn, info, debug, trace, or directives such as `info,tollgate=debug`",
+    ),
+    plain(
+        "LOG_FORMAT",
+        "auto",
+        "`json`, `text`, or `auto`: text on a terminal",
+    ),
+];
+
+/// The variable of that name.
+pub(super) fn named(name: &str) -> Option<&'static Variable> {
+    VARIABLES.iter().find(|variable| variable.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_sayings_are_one_line() {
+        for (i, variable) in VARIABLES.iter().enumerate() {
+            assert!(
+                VARIABLES[..i]
+                    .iter()
+                    .all(|other| other.name != variable.name),
+                "{}",
+                variable.name
+            );
+            assert!(
+                !variable.about.contains('\n') && !variable.about.is_empty(),
+                "{}",
+                variable.name
+            );
+        }
+    }
+}

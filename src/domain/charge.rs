@@ -1,0 +1,111 @@
+//! What one request asks of one limit.
+
+use std::num::NonZeroU64;
+
+use crate::algorithm::Algorithm;
+use crate::domain::{Key, Quota};
+
+/// Tokens that one request takes: 1 or more.
+pub type Cost = NonZeroU64;
+
+/// How something is counted: an algorithm with a quota.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    /// Decides from what is remembered.
+    pub algorithm: &'static dyn Algorithm,
+    /// How much is allowed.
+    pub quota: Quota,
+}
+
+impl PartialEq for Limit {
+    fn eq(&self, other: &Self) -> bool {
+        self.quota == other.quota && self.algorithm.name() == other.algorithm.name()
+    }
+}
+
+impl Eq for Limit {}
+
+/// Whether a charge can deny its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// The request is denied when this charge does not fit.
+    Enforced,
+    /// The request is never denied by this charge; it is committed only if the request is admitted and it fits.
+    Observed,
+}
+
+/// A key, its limit, a cost that can fit, and whether it is enforced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Charge {
+    key: Key,
+    limit: Limit,
+    cost: Cost,
+    mode: Mode,
+}
+
+/// A cost that its limit can never admit, however long one waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a cost of {cost} can never pass a limit of {capacity}")]
+pub struct CostAboveCapacity {
+    /// The cost that was asked for, in tokens.
+    pub cost: u64,
+    /// The capacity of the limit, in tokens.
+    pub capacity: u64,
+}
+
+impl Charge {
+    /// An enforced charge of `cost` tokens.
+    ///
+    /// # Errors
+    ///
+    /// When the cost is above the capacity: no wait could ever make it fit.
+    pub fn new(key: Key, limit: Limit, cost: Cost) -> Result<Self, CostAboveCapacity> {
+        let capacity = limit.quota.capacity();
+        if cost.get() > capacity {
+            return Err(CostAboveCapacity {
+                cost: cost.get(),
+                capacity,
+            });
+        }
+        Ok(Self {
+            key,
+            limit,
+            cost,
+            mode: Mode::Enforced,
+        })
+    }
+
+    /// The same charge, only observed.
+    #[must_use]
+    pub fn observed(self) -> Self {
+        Self {
+            mode: Mode::Observed,
+            ..self
+        }
+    }
+
+    /// Whose bucket.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// How it is counted.
+    pub fn limit(&self) -> Limit {
+        self.limit
+    }
+
+    /// Tokens to take. At most the capacity.
+    pub fn cost(&self) -> Cost {
+        self.cost
+    }
+
+    /// Whether this charge can deny its request.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whether this charge can deny its request.
+    pub fn is_enforced(&self) -> bool {
+        self.mode == Mode::Enforced
+    }
+}

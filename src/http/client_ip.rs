@@ -1,0 +1,273 @@
+//! Who the client is: an address that a client cannot choose.
+//!
+//! The client is the socket's peer, unless the peer is a trusted proxy: then it is the rightmost address in all
+//! `X-Forwarded-For` headers together that is not itself a trusted proxy. If every address is trusted, the leftmost is
+//! the client. What does not parse is never a client: the peer is. An entry may carry a port, and IPv6 brackets; empty
+//! list elements are ignored (RFC 9110, section 5.6.1.2).
+
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use axum::http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Networks whose word about a client is believed. None by default.
+///
+/// ```
+/// use tollgate::http::TrustedProxies;
+///
+/// let trusted: TrustedProxies = "loopback, 10.0.0.0/8".parse()?;
+/// assert!(trusted.contains("10.1.2.3".parse()?));
+/// assert!(!trusted.contains("192.0.2.1".parse()?));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrustedProxies(Arc<[IpNet]>);
+
+/// Something in a list of trusted proxies that is no network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a network")]
+pub struct TrustedProxiesError(pub String);
+
+const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
+const PRIVATE: [&str; 4] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
+
+impl TrustedProxies {
+    /// Whether that address is a trusted proxy.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.0.iter().any(|network| network.contains(&ip))
+    }
+}
+
+impl FromStr for TrustedProxies {
+    type Err = TrustedProxiesError;
+
+    /// Reads a comma-separated list of networks, addresses and the words `loopback` and `private`.
+    fn from_str(list: &str) -> Result<Self, Self::Err> {
+        let mut networks = Vec::new();
+        for entry in list
+            .split(',')
+            .map(str::trim)
+            .filter(|entry| !entry.is_empty())
+        {
+            match entry {
+                "loopback" => networks.extend(
+                    LOOPBACK
+                        .iter()
+                        .filter_map(|network| network.parse::<IpNet>().ok()),
+                ),
+                "private" => networks.extend(
+                    PRIVATE
+                        .iter()
+                        .filter_map(|network| network.parse::<IpNet>().ok()),
+                ),
+                _ => networks
+                    .push(network(entry).ok_or_else(|| TrustedProxiesError(entry.to_owned()))?),
+            }
+        }
+        Ok(Self(networks.into()))
+    }
+}
+
+fn network(entry: &str) -> Option<IpNet> {
+    let network = entry
+        .parse()
+        .or_else(|_| entry.parse::<IpAddr>().map(IpNet::from))
+        .ok()?;
+    // A mapped network would never match: addresses are compared in their canonical form.
+    match network {
+        IpNet::V6(v6) if v6.addr().to_ipv4_mapped().is_some() => {
+            let v4 = v6.addr().to_ipv4_mapped()?;
+            ipnet::Ipv4Net::new(v4, v6.prefix_len().checked_sub(96)?)
+                .ok()
+                .map(IpNet::V4)
+        }
+        other => Some(other),
+    }
+}
+
+/// Tells the client's address from the socket and the headers.
+#[derive(Debug, Clone, Default)]
+pub struct ClientIp {
+    trusted: TrustedProxies,
+}
+
+impl ClientIp {
+    /// Believes these proxies.
+    pub fn new(trusted: TrustedProxies) -> Self {
+        Self { trusted }
+    }
+
+    /// The client's address, IPv4-mapped IPv6 as IPv4.
+    pub fn of(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let peer = peer.to_canonical();
+        if !self.trusted.contains(peer) {
+            return peer;
+        }
+        let mut client = peer;
+        for line in headers.get_all(X_FORWARDED_FOR).iter().rev() {
+            let Ok(line) = line.to_str() else { return peer };
+            for entry in line
+                .rsplit(',')
+                .map(str::trim)
+                .filter(|entry| !entry.is_empty())
+            {
+                let Some(address) = address(entry) else {
+                    return peer;
+                };
+                client = address;
+                if !self.trusted.contains(client) {
+                    return client;
+                }
+            }
+        }
+        client
+    }
+}
+
+fn address(entry: &str) -> Option<IpAddr> {
+    let bare = entry
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(entry);
+    let bracketed = bare.len() != entry.len();
+    let ip = match bare.parse::<IpAddr>() {
+        Ok(IpAddr::V4(_)) if bracketed => None,
+        Ok(ip) => Some(ip),
+        Err(_) => entry.parse::<SocketAddr>().ok().map(|socket| socket.ip()),
+    };
+    ip.map(|ip| ip.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn client(trusted: &str, peer: &str, forwarded: &[&str]) -> String {
+        let mut headers = HeaderMap::new();
+        for line in forwarded {
+            headers.append(
+                X_FORWARDED_FOR,
+                HeaderValue::from_bytes(line.as_bytes()).unwrap(),
+            );
+        }
+        ClientIp::new(trusted.parse().unwrap())
+            .of(peer.parse().unwrap(), &headers)
+            .to_string()
+    }
+
+    #[test]
+    fn the_table_of_who_is_believed() {
+        let proxy = "10.0.0.1";
+        for (trusted, peer, forwarded, expected) in [
+            // Nobody is trusted by default: a header is only noise.
+            ("", "192.0.2.1", &["198.51.100.7"][..], "192.0.2.1"),
+            ("", proxy, &["198.51.100.7"], proxy),
+            ("private", "192.0.2.1", &["198.51.100.7"], "192.0.2.1"),
+            // A trusted peer's word counts, the rightmost first.
+            ("private", proxy, &["198.51.100.7"], "198.51.100.7"),
+            (
+                "private",
+                proxy,
+                &["203.0.113.66, 198.51.100.7"],
+                "198.51.100.7",
+            ),
+            (
+                "private",
+                proxy,
+                &["203.0.113.66, 198.51.100.7, 10.0.0.9"],
+                "198.51.100.7",
+            ),
+            // Several headers are one list.
+            (
+                "private",
+                proxy,
+                &["203.0.113.66", "198.51.100.7"],
+                "198.51.100.7",
+            ),
+            (
+                "private",
+                proxy,
+                &["198.51.100.7", "10.0.0.9, 10.0.0.8"],
+                "198.51.100.7",
+            ),
+            // Everybody is trusted: the leftmost is the client.
+            ("private", proxy, &["10.0.0.7, 10.0.0.8"], "10.0.0.7"),
+            ("private", proxy, &[], proxy),
+            ("private", proxy, &["", " , "], proxy),
+            // What does not parse is never a client.
+            ("private", proxy, &["unknown"], proxy),
+            ("private", proxy, &["198.51.100.7, garbage"], proxy),
+            ("private", proxy, &["garbage, 198.51.100.7"], "198.51.100.7"),
+            ("private", proxy, &["198.51.100.7, \u{e4}"], proxy),
+            ("private", proxy, &["198.51.100.256"], proxy),
+            ("private", proxy, &["[198.51.100.7]"], proxy),
+            // Ports, brackets, mapped addresses.
+            ("private", proxy, &["198.51.100.7:4711"], "198.51.100.7"),
+            ("private", proxy, &["[2001:db8::7]:4711"], "2001:db8::7"),
+            ("private", proxy, &["[2001:db8::7]"], "2001:db8::7"),
+            ("private", proxy, &["2001:db8::7"], "2001:db8::7"),
+            ("private", proxy, &["::ffff:198.51.100.7"], "198.51.100.7"),
+            (
+                "private",
+                "::ffff:10.0.0.1",
+                &["198.51.100.7"],
+                "198.51.100.7",
+            ),
+            (
+                "::ffff:10.0.0.0/104",
+                proxy,
+                &["198.51.100.7"],
+                "198.51.100.7",
+            ),
+            ("loopback", "::1", &["198.51.100.7"], "198.51.100.7"),
+            (
+                "192.0.2.1, 203.0.113.0/24",
+                "203.0.113.5",
+                &["198.51.100.7, 192.0.2.1"],
+                "198.51.100.7",
+            ),
+        ] {
+            assert_eq!(
+                client(trusted, peer, forwarded),
+                expected,
+                "{trusted:?} {peer} {forwarded:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_what_is_no_network() {
+        for bad in [
+            "localhost",
+            "10.0.0.0/33",
+            "10.0.0",
+            "privat",
+            "::ffff:10.0.0.0/90",
+        ] {
+            let list = format!("loopback, {bad}");
+            assert_eq!(
+                list.parse::<TrustedProxies>(),
+                Err(TrustedProxiesError(bad.to_owned()))
+            );
+        }
+    }
+
+    proptest! {
+        /// Whatever a client writes into the header in front of its proxy's entry, it cannot choose its own address.
+        #[test]
+        fn a_client_cannot_forge_its_address(forged in proptest::collection::vec("[ -~]{0,40}", 0..4)) {
+            let mut lines: Vec<&str> = forged.iter().map(String::as_str).collect();
+            prop_assert_eq!(client("private", "192.0.2.1", &lines), "192.0.2.1");
+            lines.push("198.51.100.7");
+            prop_assert_eq!(client("private", "10.0.0.1", &lines), "198.51.100.7");
+        }
+    }
+}

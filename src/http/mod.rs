@@ -1,0 +1,15 @@
+//! HTTP: translates requests into questions to a [`Limiter`](crate::limiter::Limiter) and verdicts into answers.
+
+mod client_ip;
+mod duration;
+mod headers;
+mod layer;
+mod reply;
+pub mod routes;
+mod service;
+
+pub use client_ip::{ClientIp, TrustedProxies, TrustedProxiesError};
+pub use duration::go_duration;
+pub use layer::RateLimitLayer;
+pub use reply::Problem;
+pub use service::RateLimit;

@@ -1,0 +1,78 @@
+//! `GET /health`: never limited; 503 when the store that is configured does not answer.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Serialize;
+use tracing::debug;
+
+use super::Instance;
+use crate::http::go_duration;
+use crate::strategy::redis::LinkStatus;
+
+/// Longest wait for the store's answer: a probe must have its own within a second.
+const PATIENCE: Duration = Duration::from_millis(800);
+
+/// The body, healthy or not.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Health {
+    status: &'static str,
+    timestamp: String,
+    uptime: String,
+    instance_id: String,
+    services: Services,
+}
+
+#[derive(Debug, Serialize)]
+struct Services {
+    redis: Redis,
+}
+
+#[derive(Debug, Serialize)]
+struct Redis {
+    status: &'static str,
+    latency: String,
+}
+
+/// Asks the store for an answer and says how the instance is.
+pub async fn health(State(instance): State<Instance>) -> (StatusCode, Json<Health>) {
+    let (code, status, redis) = match &instance.link {
+        None => (
+            StatusCode::OK,
+            "healthy",
+            Redis {
+                status: "not configured",
+                latency: String::new(),
+            },
+        ),
+        Some(link) => match link.ping(PATIENCE).await {
+            LinkStatus::Connected { latency } => (
+                StatusCode::OK,
+                "healthy",
+                Redis {
+                    status: "connected",
+                    latency: go_duration(latency),
+                },
+            ),
+            LinkStatus::Disconnected { reason } => {
+                debug!(reason, "unhealthy");
+                let redis = Redis {
+                    status: "disconnected",
+                    latency: String::new(),
+                };
+                (StatusCode::SERVICE_UNAVAILABLE, "unhealthy", redis)
+            }
+        },
+    };
+    let health = Health {
+        status,
+        timestamp: instance.local_time(),
+        uptime: go_duration(instance.uptime()),
+        instance_id: instance.id.to_string(),
+        services: Services { redis },
+    };
+    (code, Json(health))
+}

@@ -1,0 +1,82 @@
+//! Arguments, configuration, logging, server, exit code.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tollgate::cli::{self, Action};
+use tollgate::config::{Config, Environment};
+use tollgate::server::{self, Shutdown};
+use tollgate::telemetry;
+
+/// `EX_CONFIG` of sysexits.h: something in the configuration is wrong.
+const BAD_CONFIG: u8 = 78;
+
+fn main() -> ExitCode {
+    let action = cli::action();
+    let environment = Environment::new(std::env::vars_os(), Some(Path::new(".env")));
+    if action == Action::Env
+        && let Err(error) = cli::print_env(&environment, std::io::stdout().lock())
+    {
+        return failed(&error.into());
+    }
+    let config = match Config::read(&environment) {
+        Ok(config) => config,
+        Err(invalid) => {
+            complain(&format!(
+                "{invalid}\n\n`tollgate --help` lists every setting."
+            ));
+            return ExitCode::from(BAD_CONFIG);
+        }
+    };
+    let done = match action {
+        Action::Env => Ok(()),
+        Action::Healthcheck { port } => healthcheck(&config, port),
+        Action::Serve => serve(config),
+    };
+    done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+}
+
+fn healthcheck(config: &Config, port: Option<u16>) -> anyhow::Result<()> {
+    let mut address = config.server.address;
+    address.set_port(port.unwrap_or(address.port()));
+    let status =
+        cli::check(address).with_context(|| format!("no healthy answer from {address}"))?;
+    writeln!(std::io::stdout(), "{status}")?;
+    Ok(())
+}
+
+#[tokio::main]
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let id = server::instance_id(&config);
+    telemetry::start(&config.log.level, config.log.style, id.clone());
+    let address = config.server.address;
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address} (BIND_ADDRESS and PORT)"))?;
+    if std::io::stderr().is_terminal() && telemetry::is_text(config.log.style) {
+        complain(&banner(listener.local_addr()?.port()));
+    }
+    server::run(config, id, listener, Shutdown::on_signals()?).await?;
+    Ok(())
+}
+
+fn banner(port: u16) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    format!(
+        "tollgate {version}\n\n  curl -i http://localhost:{port}/api      limited\n  \
+         curl -i http://localhost:{port}/health   never limited\n"
+    )
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    complain(&format!("tollgate: {error:#}"));
+    ExitCode::FAILURE
+}
+
+/// Writes to standard error; if even that fails, nobody is there to be told.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

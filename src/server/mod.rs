@@ -1,0 +1,119 @@
+//! The service: builds everything from the configuration, serves until it is told to stop, drains.
+
+mod clock;
+mod connection;
+mod head_timeout;
+mod middleware;
+mod router;
+mod shutdown;
+
+use std::hash::RandomState;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::domain::Clock;
+use crate::http::RateLimitLayer;
+use crate::http::routes::Instance;
+use crate::limiter::Limiter;
+use crate::strategy::Fault;
+use crate::strategy::factory::{Plan, Stack, build};
+
+pub use clock::{MonotonicClock, WallClock};
+pub use connection::Limits;
+pub use router::router;
+pub use shutdown::{Shutdown, Stage};
+
+/// The name of an instance that was given none: `<pid>-<6 hex>`.
+pub fn instance_id(config: &Config) -> Arc<str> {
+    match &config.server.instance_id {
+        Some(id) => id.as_str().into(),
+        None => format!("{}-{:06x}", std::process::id(), fastrand::u32(..1 << 24)).into(),
+    }
+}
+
+/// Serves on `listener` until `shutdown` says so, then lets open requests end within the configured time.
+///
+/// A store that cannot be reached now is used as soon as it can be.
+///
+/// # Errors
+///
+/// When the configured strategy cannot be built.
+pub async fn run(
+    config: Config,
+    id: Arc<str>,
+    listener: TcpListener,
+    shutdown: Shutdown,
+) -> Result<(), Fault> {
+    config
+        .warnings
+        .iter()
+        .for_each(|warning| warn!("{warning}"));
+    let monotonic: Arc<dyn Clock> = Arc::new(MonotonicClock::start());
+    let stack = build(&Plan {
+        kind: config.limiter.kind,
+        redis: config.redis.settings.clone(),
+        pool_size: config.redis.pool_size,
+        timeout: config.redis.timeout,
+        max_keys: config.limiter.max_keys,
+        clock: monotonic.clone(),
+        hasher: RandomState::new(),
+        seed: fastrand::u64(..),
+    })?;
+    let app = router(
+        instance(id, &stack, &monotonic),
+        layer(&config, &stack, monotonic),
+        config.http.request_timeout,
+    );
+
+    let (rule, redis) = (
+        &config.limiter.rule,
+        config
+            .redis
+            .settings
+            .as_ref()
+            .map(crate::strategy::redis::Settings::address),
+    );
+    info!(
+        address = listener
+            .local_addr()
+            .map(|address| address.to_string())
+            .unwrap_or_default(),
+        strategy = format!("{}-{}", rule.limit.algorithm.name(), stack.strategy.name()),
+        capacity = rule.limit.quota.capacity(),
+        fill_seconds = rule.limit.quota.fill_time().as_secs_f64(),
+        on_store_error = config.limiter.on_store_error.name(),
+        redis = redis.as_deref().unwrap_or("none"),
+        "listening"
+    );
+    let limits = Limits {
+        connections: config.http.max_connections,
+        header_timeout: config.http.header_timeout,
+        idle_timeout: config.http.idle_timeout,
+        drain: config.server.shutdown_timeout,
+    };
+    connection::serve(listener, app, limits, shutdown).await;
+    info!("stopped");
+    Ok(())
+}
+
+fn instance(id: Arc<str>, stack: &Stack, monotonic: &Arc<dyn Clock>) -> Instance {
+    Instance {
+        id,
+        wall: Arc::new(WallClock),
+        monotonic: monotonic.clone(),
+        started_us: monotonic.now_us(),
+        link: stack.link.clone(),
+    }
+}
+
+fn layer(config: &Config, stack: &Stack, clock: Arc<dyn Clock>) -> RateLimitLayer {
+    let limiter = Limiter::new(config.limiter.rule.clone(), stack.strategy.clone(), clock)
+        .with_prefix(&config.redis.key_prefix)
+        .on_store_error(config.limiter.on_store_error);
+    RateLimitLayer::new(limiter)
+        .trusted_proxies(config.http.trusted_proxies.clone())
+        .ipv6_prefix(config.limiter.ipv6_prefix)
+}

@@ -1,0 +1,53 @@
+//! What the service says of itself.
+
+mod format;
+
+use std::io::{IsTerminal, stderr};
+use std::sync::Arc;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::SubscriberBuilder;
+
+use format::{Json, Text};
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// Text when standard error is a terminal, else JSON.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Starts logging to standard error; every line carries the instance id. The first call of the process wins.
+///
+/// A `level` that does not parse counts as `info`.
+pub fn start(level: &str, style: Style, instance: Arc<str>) {
+    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = SubscriberBuilder::default()
+        .with_env_filter(filter)
+        .with_writer(stderr);
+    let started = if is_text(style) {
+        let colours = stderr().is_terminal();
+        builder
+            .with_ansi(colours)
+            .event_format(Text::new(instance))
+            .try_init()
+    } else {
+        builder.event_format(Json::new(instance)).try_init()
+    };
+    if started.is_err() {
+        tracing::debug!("logging was started before");
+    }
+}
+
+/// Whether that style writes for people here.
+pub fn is_text(style: Style) -> bool {
+    match style {
+        Style::Auto => stderr().is_terminal(),
+        Style::Json => false,
+        Style::Text => true,
+    }
+}
