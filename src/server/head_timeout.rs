@@ -64,7 +64,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for HeadTimeout<T> {
             let deadline = Instant::now() + self.after;
             self.deadline.as_mut().reset(deadline);
         }
-        if self.in_head && self.deadline.as_mut().poll(cx).is_ready() {
+        // Only where nothing is left to read: a head that arrived whole is never too late.
+        if read.is_pending() && self.in_head && self.deadline.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         read
@@ -98,5 +99,76 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for HeadTimeout<T> {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    const AFTER: Duration = Duration::from_secs(5);
+
+    fn pair() -> (DuplexStream, HeadTimeout<DuplexStream>, Serving) {
+        let (client, server) = duplex(64);
+        let serving = Serving::default();
+        (
+            client,
+            HeadTimeout::new(server, AFTER, serving.clone()),
+            serving,
+        )
+    }
+
+    async fn timed_out(stream: &mut HeadTimeout<DuplexStream>) -> bool {
+        stream
+            .read_u8()
+            .await
+            .is_err_and(|error| error.kind() == io::ErrorKind::TimedOut)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_newcomer_is_dropped() {
+        let (_client, mut stream, _) = pair();
+        let started = Instant::now();
+        assert!(timed_out(&mut stream).await);
+        assert_eq!(started.elapsed().as_secs(), AFTER.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn dribbling_does_not_extend_the_deadline() {
+        let (mut client, mut stream, _) = pair();
+        let started = Instant::now();
+        for _ in 0..4 {
+            client.write_u8(b'x').await.unwrap();
+            stream.read_u8().await.unwrap();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        assert!(timed_out(&mut stream).await);
+        assert_eq!(started.elapsed().as_secs(), AFTER.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn serving_and_idling_take_as_long_as_they_take() {
+        let (mut client, mut stream, serving) = pair();
+        client.write_u8(b'x').await.unwrap();
+        stream.read_u8().await.unwrap();
+        serving.set(true);
+        assert!(
+            tokio::time::timeout(AFTER * 10, stream.read_u8())
+                .await
+                .is_err(),
+            "a body, or nothing"
+        );
+        serving.set(false);
+        assert!(
+            tokio::time::timeout(AFTER * 10, stream.read_u8())
+                .await
+                .is_err(),
+            "idle"
+        );
+        client.write_u8(b'x').await.unwrap();
+        stream.read_u8().await.unwrap();
+        assert!(timed_out(&mut stream).await, "the next head");
     }
 }

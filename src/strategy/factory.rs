@@ -107,6 +107,7 @@ pub fn build(plan: &Plan) -> Result<Stack, Fault> {
     let inner: Arc<dyn Strategy> = match plan.kind {
         Kind::Transaction => Arc::new(Transaction::new(
             pool(settings, plan.pool_size, plan.timeout)?,
+            plan.timeout * 9 / 10,
             plan.seed,
         )),
         Kind::Hash => Arc::new(Hash::new(link.clone())),

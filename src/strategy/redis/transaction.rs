@@ -10,9 +10,10 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime, Timeouts};
+use deadpool_redis::{Connection, Manager, Pool, Runtime, Timeouts};
 use redis::{Pipeline, Value};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::connection::{CONNECT_TIMEOUT, Settings};
 use super::fault::classify;
@@ -23,13 +24,15 @@ use crate::strategy::{Deciding, Fault, Strategy, check};
 
 /// Keys are spread over this many turns; two keys with the same turn only wait for each other.
 const TURNS: usize = 256;
-/// Longest pause before another try, doubled with each until the last.
-const PAUSES_US: [u64; 5] = [200, 400, 800, 1_600, 3_200];
+/// Longest pause before the second try; it doubles with each further one, so many times.
+const FIRST_PAUSE_US: u64 = 200;
+const PAUSE_DOUBLINGS: u32 = 4;
 
 /// WATCH, MULTI, EXEC.
 #[derive(Debug)]
 pub struct Transaction {
     pool: Pool,
+    within: Duration,
     turns: Box<[AsyncMutex<()>]>,
     jitter: Mutex<fastrand::Rng>,
     notices: Notices,
@@ -57,10 +60,12 @@ pub fn pool(settings: &Settings, size: usize, wait: Duration) -> Result<Pool, Fa
 }
 
 impl Transaction {
-    /// Runs transactions on connections of `pool`; `seed` is where the jitter starts.
-    pub fn new(pool: Pool, seed: u64) -> Self {
+    /// Runs transactions on connections of `pool` and gives up on contention after `within`, which should end just
+    /// before the deadline around this strategy, so that it can say why; `seed` is where the jitter starts.
+    pub fn new(pool: Pool, within: Duration, seed: u64) -> Self {
         Self {
             pool,
+            within,
             turns: (0..TURNS).map(|_| AsyncMutex::new(())).collect(),
             jitter: Mutex::new(fastrand::Rng::with_seed(seed)),
             notices: Notices::default(),
@@ -69,9 +74,13 @@ impl Transaction {
 
     async fn decide(&self, charges: &[Charge]) -> Result<Verdict, Fault> {
         check(charges)?;
-        let _turns = self.take_turns(charges).await;
+        let give_up = Instant::now() + self.within;
+        let contended = |attempts| Fault::Contended { attempts };
+        let _turns = timeout_at(give_up, self.take_turns(charges))
+            .await
+            .map_err(|_| contended(0))?;
         let mut session = Session::open(&self.pool).await?;
-        for attempt in 0_usize.. {
+        for attempts in 1.. {
             let judged = session.read_and_judge(charges).await?;
             if session.commit(charges, &judged).await? {
                 session.finish();
@@ -81,9 +90,14 @@ impl Transaction {
                     .for_each(|notice| self.notices.tell(*notice));
                 return Ok(judged.verdict);
             }
-            tokio::time::sleep(self.pause(attempt)).await;
+            let pause = self.pause(attempts);
+            if Instant::now() + pause >= give_up {
+                session.finish();
+                return Err(contended(attempts));
+            }
+            sleep(pause).await;
         }
-        unreachable!("tries are bounded by the deadline, not by a count")
+        Err(contended(u32::MAX))
     }
 
     /// Waits until no other transaction of this instance uses these keys. In ascending order, so never in a circle.
@@ -101,8 +115,9 @@ impl Transaction {
         turns
     }
 
-    fn pause(&self, attempt: usize) -> Duration {
-        let longest = PAUSES_US[attempt.min(PAUSES_US.len() - 1)];
+    /// A random pause after so many tries: the longest doubles with each, up to the last.
+    fn pause(&self, attempts: u32) -> Duration {
+        let longest = FIRST_PAUSE_US << (attempts - 1).min(PAUSE_DOUBLINGS);
         let mut jitter = self
             .jitter
             .lock()
@@ -134,11 +149,11 @@ struct Session(Option<Connection>);
 
 impl Session {
     async fn open(pool: &Pool) -> Result<Self, Fault> {
-        match pool.get().await {
-            Ok(connection) => Ok(Self(Some(connection))),
-            Err(PoolError::Backend(error)) => Err(Fault::Unreachable(error.to_string())),
-            Err(error) => Err(Fault::Unreachable(error.to_string())),
-        }
+        let connection = pool
+            .get()
+            .await
+            .map_err(|error| Fault::Unreachable(error.to_string()))?;
+        Ok(Self(Some(connection)))
     }
 
     async fn read_and_judge(&mut self, charges: &[Charge]) -> Result<Judgement, Fault> {

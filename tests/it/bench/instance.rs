@@ -1,0 +1,160 @@
+//! Instances of the service: in this process, or a process of their own.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+
+use reqwest::{Client, Response};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tollgate::config::{Config, Environment, VARIABLES};
+use tollgate::server::{self, Shutdown, Stage};
+
+/// The service in this process, on a free port, as `main` builds it from these variables.
+pub(crate) struct Instance {
+    pub(crate) address: SocketAddr,
+    client: Client,
+    stop: watch::Sender<Stage>,
+    running: JoinHandle<()>,
+}
+
+impl Instance {
+    pub(crate) async fn start(variables: &[(&str, &str)]) -> Self {
+        let pairs = variables
+            .iter()
+            .map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let config = Config::read(&Environment::new(pairs, None)).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, shutdown) = Shutdown::new();
+        let running = tokio::spawn(async move {
+            server::run(config, "test".into(), listener, shutdown)
+                .await
+                .unwrap();
+        });
+        Self {
+            address,
+            client: Client::builder().build().unwrap(),
+            stop,
+            running,
+        }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Response {
+        self.client
+            .get(format!("http://{}{path}", self.address))
+            .send()
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Response {
+        let request = self.client.get(format!("http://{}{path}", self.address));
+        headers
+            .iter()
+            .fold(request, |request, (name, value)| {
+                request.header(*name, *value)
+            })
+            .send()
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn post(&self, path: &str) -> Response {
+        self.client
+            .post(format!("http://{}{path}", self.address))
+            .send()
+            .await
+            .unwrap()
+    }
+
+    /// Asks for the shutdown and waits until the service ended.
+    pub(crate) async fn stop(self) {
+        self.stop.send_replace(Stage::Drain);
+        self.running.await.unwrap();
+    }
+
+    pub(crate) fn drain(&self) {
+        self.stop.send_replace(Stage::Drain);
+    }
+}
+
+/// The service as a process of its own, on a free port; killed with the test.
+pub(crate) struct Process {
+    pub(crate) address: SocketAddr,
+    pub(crate) child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Process {
+    pub(crate) fn start(variables: &[(&str, &str)]) -> Self {
+        let mut child = command()
+            .envs(variables.iter().copied())
+            .env("PORT", "0")
+            .env("BIND_ADDRESS", "127.0.0.1")
+            .env("LOG_FORMAT", "json")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            stderr
+                .lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| sender.send(line))
+        });
+        let address = loop {
+            let line = lines
+                .recv()
+                .expect("the process says where it listens before it ends");
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+            if line["message"] == "listening" {
+                break line["address"].as_str().unwrap().parse().unwrap();
+            }
+        };
+        Self {
+            address,
+            child,
+            lines,
+        }
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-s", name, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// Waits for the end: its exit status, and the log lines that were not read yet.
+    pub(crate) fn wait(&mut self) -> (ExitStatus, Vec<String>) {
+        let status = self.child.wait().unwrap();
+        (status, self.lines.iter().collect())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The binary, with no setting of this process's environment, in a folder without `.env`.
+pub(crate) fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+    VARIABLES.iter().for_each(|variable| {
+        command.env_remove(variable.name);
+    });
+    command.current_dir(std::env::temp_dir());
+    command
+}

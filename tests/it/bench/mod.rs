@@ -1,0 +1,22 @@
+//! What the tests share: servers, strategies, charges.
+
+pub(crate) mod instance;
+pub(crate) mod proxy;
+pub(crate) mod redis_server;
+pub(crate) mod strategies;
+
+pub(crate) use instance::{Instance, Process};
+pub(crate) use proxy::Proxy;
+pub(crate) use redis_server::RedisServer;
+pub(crate) use strategies::{charge, kinds, quota, stack};
+
+use std::net::TcpListener;
+
+/// A port that nobody listens on. Somebody else may take it, so a server that fails to start on it is tried again.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}

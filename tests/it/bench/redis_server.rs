@@ -1,0 +1,150 @@
+//! A redis-server process of the test's own, on a port of its own.
+
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use redis::{Client, Connection, FromRedisValue};
+
+use super::free_port;
+
+/// Tries to start, and looks whether it answers.
+const TRIES: u32 = 5;
+const LOOKS: u32 = 3_000;
+
+/// Ends with the test.
+pub(crate) struct RedisServer {
+    port: u16,
+    extra: Vec<String>,
+    process: Option<Child>,
+}
+
+impl RedisServer {
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With these options of redis-server besides the usual.
+    pub(crate) fn start_with(extra: &[&str]) -> Self {
+        let extra = extra.iter().map(ToString::to_string).collect();
+        let mut server = Self {
+            port: 0,
+            extra,
+            process: None,
+        };
+        for _ in 0..TRIES {
+            server.port = free_port();
+            if server.try_to_start() {
+                return server;
+            }
+        }
+        panic!("redis-server did not start in {TRIES} tries: is it installed?");
+    }
+
+    /// A port for a server that is not there yet: see [`Self::restart`].
+    pub(crate) fn absent() -> Self {
+        Self {
+            port: free_port(),
+            extra: Vec::new(),
+            process: None,
+        }
+    }
+
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    /// Starts it on its port, empty.
+    pub(crate) fn restart(&mut self) {
+        self.stop();
+        assert!(
+            self.try_to_start(),
+            "redis-server did not start on port {}",
+            self.port
+        );
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn connection(&self) -> Connection {
+        Client::open(format!("redis://{}", self.address()))
+            .unwrap()
+            .get_connection()
+            .unwrap()
+    }
+
+    /// Runs one command, given as words.
+    pub(crate) fn run<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut command = redis::cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(*word);
+        }
+        command
+            .query(&mut self.connection())
+            .unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// Keys in the database and, of these, keys that expire.
+    pub(crate) fn keys_and_expires(&self) -> (usize, usize) {
+        let keys: Vec<String> = self.run(&["KEYS", "*"]);
+        let expiring = keys
+            .iter()
+            .filter(|key| self.run::<i64>(&["PTTL", key]) > 0)
+            .count();
+        (keys.len(), expiring)
+    }
+
+    fn try_to_start(&mut self) -> bool {
+        let mut process = Command::new("redis-server")
+            .args([
+                "--port",
+                &self.port.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+            ])
+            .args(&self.extra)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server is on the PATH: ./scripts/test.sh installs it");
+        for _ in 0..LOOKS {
+            if process.try_wait().unwrap().is_some() {
+                return false;
+            }
+            if self.answers() {
+                self.process = Some(process);
+                return true;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        process.kill().unwrap();
+        process.wait().unwrap();
+        false
+    }
+
+    /// Any answer will do: one that asks for a password is from a server that is up.
+    fn answers(&self) -> bool {
+        let client = Client::open(format!("redis://{}", self.address())).unwrap();
+        match client.get_connection() {
+            Ok(mut connection) => !redis::cmd("PING")
+                .query::<String>(&mut connection)
+                .is_err_and(|e| e.is_io_error()),
+            Err(error) => !error.is_io_error(),
+        }
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -1,0 +1,300 @@
+//! The binary and its settings, as a person meets them.
+
+use std::fs;
+use std::process::Output;
+
+use tollgate::config::{VARIABLES, Variable};
+
+use crate::bench::instance::command;
+use crate::bench::{Process, RedisServer};
+
+fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    command()
+        .args(arguments)
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn help_names_every_variable_with_its_default() {
+    let output = run(&["--help"], &[]);
+    assert!(output.status.success());
+    let help = text(&output.stdout);
+    for Variable { name, default, .. } in VARIABLES {
+        let line = help
+            .lines()
+            .find(|line| line.trim_start().starts_with(&format!("{name} ")))
+            .unwrap_or_default();
+        assert!(line.contains(default), "{name}: {line:?}");
+    }
+}
+
+#[test]
+fn version_is_printed() {
+    let output = run(&["--version"], &[]);
+    assert_eq!(
+        text(&output.stdout),
+        format!("tollgate {}\n", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn every_problem_is_listed_at_once_and_the_exit_code_is_78() {
+    let bad = [
+        ("PORT", "99999"),
+        ("LIMITER_CAPACITY", "0"),
+        ("LIMITER_REFILL_RATE", "fast"),
+        ("LIMITER_STRATEGY", "tokenbucket-redis"),
+        ("LIMITER_ON_STORE_ERROR", "local"),
+        ("REDIS_ADDR", "host:port"),
+        ("REDIS_TIMEOUT", "50"),
+        ("TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("LOG_FORMAT", "xml"),
+        ("INSTANCE_ID", "a b"),
+        ("LIMITER_MAX_KEYS", "-1"),
+        ("REDIS_KEY_PREFIX", "{tag}"),
+        ("BIND_ADDRESS", "everywhere"),
+    ];
+    let output = run(&[], &bad);
+    assert_eq!(output.status.code(), Some(78));
+    let said = text(&output.stderr);
+    assert!(said.starts_with("13 problems"), "{said}");
+    for (name, value) in bad {
+        let line = said
+            .lines()
+            .find(|line| line.trim().starts_with(&format!("{name}: ")))
+            .unwrap_or_default();
+        assert!(
+            line.contains(value) && line.contains("is not "),
+            "{name}: {said}"
+        );
+    }
+    assert!(
+        said.contains(
+            "tokenbucket-lua, tokenbucket-transaction, tokenbucket-hash, tokenbucket-memory"
+        ),
+        "{said}"
+    );
+}
+
+#[test]
+fn values_past_their_bounds_are_refused() {
+    let long = "1".repeat(5_000);
+    for (name, value) in [
+        ("LIMITER_CAPACITY", "99999999999999999999"),
+        ("LIMITER_CAPACITY", "9007199254740992"),
+        ("LIMITER_REFILL_RATE", "0.0000000001"),
+        ("REDIS_POOL_SIZE", "0"),
+        ("REDIS_POOL_SIZE", "1001"),
+        ("REDIS_DB", "65536"),
+        ("REDIS_TIMEOUT", "0ms"),
+        ("REDIS_TIMEOUT", "25h"),
+        ("REDIS_TIMEOUT", "99999999999999999999s"),
+        ("LIMITER_IPV6_PREFIX", "129"),
+        ("HTTP_MAX_CONNECTIONS", "0"),
+        ("TRUSTED_PROXIES", &long),
+    ] {
+        let output = run(&[], &[(name, value)]);
+        assert_eq!(output.status.code(), Some(78), "{name}={value}");
+        assert!(text(&output.stderr).contains(name), "{name}={value}");
+    }
+}
+
+#[test]
+fn a_variable_that_is_not_utf8_is_named() {
+    use std::os::unix::ffi::OsStrExt;
+    let output = command()
+        .env("PORT", std::ffi::OsStr::from_bytes(b"\xff"))
+        .env("OTHER", std::ffi::OsStr::from_bytes(b"\xff"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    assert!(text(&output.stderr).contains("PORT: \"bytes that are not UTF-8\""));
+}
+
+#[test]
+fn secrets_are_never_shown() {
+    let canary = "hunter2-canary";
+    let url = format!("http://user:{canary}@host");
+    let wrong_url = run(&[], &[("REDIS_URL", &url)]);
+    assert_eq!(wrong_url.status.code(), Some(78));
+    let listed = run(
+        &["env"],
+        &[
+            ("REDIS_PASSWORD", canary),
+            ("REDIS_URL", &format!("redis://:{canary}@host")),
+        ],
+    );
+    assert!(listed.status.success());
+    for output in [wrong_url, listed] {
+        assert!(!text(&output.stdout).contains(canary) && !text(&output.stderr).contains(canary));
+    }
+    let redis = RedisServer::start();
+    let (address, level) = (redis.address(), "trace");
+    let mut process = Process::start(&[
+        ("REDIS_ADDR", &address),
+        ("REDIS_PASSWORD", canary),
+        ("LOG_LEVEL", level),
+    ]);
+    process.signal("TERM");
+    let (_, lines) = process.wait();
+    assert!(
+        !lines.is_empty() && lines.iter().all(|line| !line.contains(canary)),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn env_says_where_each_value_came_from() {
+    let folder = std::env::temp_dir().join(format!("tollgate-dotenv-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(
+        folder.join(".env"),
+        "PORT=1111\nLIMITER_CAPACITY=7\nINSTANCE_ID=\nUNRELATED=1\n",
+    )
+    .unwrap();
+    let output = command()
+        .arg("env")
+        .env("PORT", "2222")
+        .current_dir(&folder)
+        .output()
+        .unwrap();
+    let listed = text(&output.stdout);
+    let row = |name: &str| {
+        let line = listed
+            .lines()
+            .find(|line| line.starts_with(&format!("{name} ")))
+            .unwrap_or_default();
+        line.split_whitespace()
+            .skip(1)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(
+        row("PORT"),
+        "2222 environment",
+        "what is set wins over .env"
+    );
+    assert_eq!(row("LIMITER_CAPACITY"), "7 .env");
+    assert_eq!(row("REDIS_TIMEOUT"), "50ms default");
+    assert_eq!(row("INSTANCE_ID"), "unset", "blank means unset");
+    assert_eq!(listed.lines().count(), VARIABLES.len());
+
+    fs::write(folder.join(".env"), "REDIS_PASSWORD='open\n").unwrap();
+    let output = command().current_dir(&folder).output().unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    assert!(text(&output.stderr).contains(".env") && !text(&output.stderr).contains("open"));
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let output = run(&[], &[("PORT", &port)]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains(&port) && said.contains("PORT") && said.contains("in use"),
+        "{said}"
+    );
+}
+
+#[test]
+fn healthcheck_tells_whether_the_server_answers() {
+    let redis = RedisServer::absent();
+    let address = redis.address();
+    let process = Process::start(&[("REDIS_ADDR", &address)]);
+    let port = process.address.port().to_string();
+    let output = run(
+        &["healthcheck"],
+        &[("PORT", &port), ("BIND_ADDRESS", "0.0.0.0")],
+    );
+    assert!(
+        output.status.success(),
+        "a server without its Redis still answers"
+    );
+    assert!(text(&output.stdout).starts_with("HTTP/1.1 503"));
+    drop(process);
+    let output = run(&["healthcheck", "--port", &port], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains(&port));
+}
+
+#[test]
+fn both_replaced_services_settings_are_understood() {
+    let redis = RedisServer::start();
+    let address = redis.address();
+    let first = [
+        ("REDIS_ADDR", &*address),
+        ("REDIS_PASSWORD", " "),
+        ("REDIS_DB", "0"),
+        ("REDIS_POOL_SIZE", "10"),
+        ("LIMITER_STRATEGY", "tokenbucket-transaction"),
+        ("LIMITER_CAPACITY", "50"),
+        ("LIMITER_REFILL_RATE", "10"),
+    ];
+    let second = [
+        ("REDIS_ADDRESS", &*address),
+        ("REDIS_USERNAME", ""),
+        ("BUCKET_CAPACITY", "10"),
+        ("REFILL_RATE", "1"),
+    ];
+    for (variables, limit) in [(&first[..], "50"), (&second[..], "10")] {
+        let process = Process::start(variables);
+        let mut stream = std::net::TcpStream::connect(process.address).unwrap();
+        std::io::Write::write_all(
+            &mut stream,
+            b"GET /api HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        )
+        .unwrap();
+        let answer = std::io::read_to_string(stream).unwrap();
+        // A machine that stalls may need more than the default 50 ms; then there is no decision to look at.
+        if !answer.starts_with("HTTP/1.1 503") {
+            assert!(
+                answer.contains(&format!("x-ratelimit-limit: {limit}\r\n")),
+                "{answer}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_example_file_and_the_documentation_name_every_variable() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let example = fs::read_to_string(format!("{root}/.env.example")).unwrap();
+    let settings: Vec<(&str, &str)> = example
+        .lines()
+        .filter_map(|line| line.trim_start_matches("# ").split_once('='))
+        .filter(|(name, _)| !name.contains(' '))
+        .collect();
+    let documentation = fs::read_to_string(format!("{root}/docs/configuration.md")).unwrap();
+    for Variable { name, default, .. } in VARIABLES {
+        let given: Vec<&str> = settings
+            .iter()
+            .filter(|(other, _)| other == name)
+            .map(|(_, value)| *value)
+            .collect();
+        assert_eq!(given, [*default], "{name} in .env.example");
+        assert!(
+            documentation.contains(&format!("| `{name}` |")),
+            "{name} in docs/configuration.md"
+        );
+    }
+    assert_eq!(
+        settings.len(),
+        VARIABLES.len(),
+        "nothing that is not read stands in .env.example"
+    );
+    for line in example.lines().filter(|line| !line.starts_with('#')) {
+        assert!(
+            !line.contains('#'),
+            "`docker run --env-file` keeps trailing comments: {line}"
+        );
+    }
+}

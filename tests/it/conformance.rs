@@ -1,0 +1,294 @@
+//! The same claims of every strategy with every algorithm, walked from the code's own lists.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tollgate::algorithm::{ALL, Algorithm};
+use tollgate::strategy::factory::{Kind, Stack};
+use tollgate::strategy::{Fault, MAX_CHARGES, Scope};
+use tollgate::{Charge, Quota, Verdict};
+
+use crate::bench::{RedisServer, charge, kinds, quota, stack};
+
+/// Every algorithm on every strategy, all on one Redis.
+fn matrix() -> (RedisServer, Vec<(&'static dyn Algorithm, Kind, Stack)>) {
+    let redis = RedisServer::start();
+    let pairs = kinds().flat_map(|kind| ALL.iter().map(move |algorithm| (*algorithm, kind)));
+    let stacks = pairs
+        .map(|(algorithm, kind)| (algorithm, kind, stack(kind, &redis.address())))
+        .collect();
+    (redis, stacks)
+}
+
+async fn decide(stack: &Stack, charges: &[Charge]) -> Verdict {
+    stack.strategy.decide(charges).await.unwrap()
+}
+
+#[tokio::test]
+async fn admits_the_capacity_and_then_denies() {
+    let (_redis, matrix) = matrix();
+    for (algorithm, kind, stack) in matrix {
+        let name = kind.name();
+        let one = [charge(algorithm, name, quota(5), 1)];
+        for left in (0..5).rev() {
+            let verdict = decide(&stack, &one).await;
+            assert!(verdict.admitted, "{name}");
+            assert_eq!(
+                (verdict.decisions[0].remaining, verdict.decisions[0].limit),
+                (left, 5),
+                "{name}"
+            );
+            assert_eq!(verdict.decisions[0].retry_after(), None);
+        }
+        for _ in 0..3 {
+            let verdict = decide(&stack, &one).await;
+            assert!(!verdict.admitted, "{name}");
+            let wait = verdict.decisions[0].retry_after().unwrap();
+            let token = Duration::from_secs(360_000);
+            assert!(
+                wait <= token && wait > token - Duration::from_secs(600),
+                "{name}: {wait:?}"
+            );
+            assert_eq!(
+                (
+                    verdict.decisions[0].remaining,
+                    verdict.decisions[0].next_after
+                ),
+                (0, wait),
+                "{name}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn refills_by_the_stores_clock() {
+    let (_redis, matrix) = matrix();
+    let quota = Quota::new(1, 1, Duration::from_millis(20)).unwrap();
+    for (algorithm, kind, stack) in matrix {
+        let one = [charge(algorithm, kind.name(), quota, 1)];
+        let mut admitted: Vec<u64> = Vec::new();
+        while admitted.len() < 3 {
+            let verdict = decide(&stack, &one).await;
+            match verdict.decisions[0].retry_after() {
+                None => admitted.push(verdict.now_us),
+                Some(wait) => tokio::time::sleep(wait).await,
+            }
+        }
+        assert!(
+            admitted.windows(2).all(|pair| pair[1] - pair[0] >= 20_000),
+            "{}: {admitted:?}",
+            kind.name()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_denied_request_charges_nothing_anywhere() {
+    let (_redis, matrix) = matrix();
+    for (algorithm, kind, stack) in matrix {
+        let name = kind.name();
+        let charges =
+            ["a", "b", "c"].map(|key| charge(algorithm, &format!("{name}-{key}"), quota(10), 3));
+        let [a, b, c] = &charges;
+        for _ in 0..3 {
+            decide(&stack, std::slice::from_ref(b)).await;
+        }
+        for _ in 0..20 {
+            let verdict = decide(&stack, &charges).await;
+            assert!(!verdict.admitted, "{name}");
+            let told: Vec<_> = verdict
+                .decisions
+                .iter()
+                .map(|d| (d.is_allowed(), d.remaining))
+                .collect();
+            assert_eq!(told, [(true, 10), (false, 1), (true, 10)], "{name}");
+        }
+        for untouched in [a, c] {
+            let verdict = decide(&stack, std::slice::from_ref(untouched)).await;
+            assert_eq!(verdict.decisions[0].remaining, 7, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_observed_charge_never_denies_and_commits_only_if_it_fits() {
+    let (_redis, matrix) = matrix();
+    for (algorithm, kind, stack) in matrix {
+        let name = kind.name();
+        let enforced = charge(algorithm, &format!("{name}-enforced"), quota(3), 1);
+        let observed = charge(algorithm, &format!("{name}-observed"), quota(5), 2).observed();
+        let mut told = Vec::new();
+        for _ in 0..4 {
+            let verdict = decide(&stack, &[enforced.clone(), observed.clone()]).await;
+            let seen = verdict.decisions[1];
+            told.push((verdict.admitted, seen.is_allowed(), seen.remaining));
+        }
+        let expected = [
+            (true, true, 3),
+            (true, true, 1),
+            (true, false, 1),
+            (false, false, 1),
+        ];
+        assert_eq!(told, expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn refuses_what_cannot_be_decided() {
+    let (_redis, matrix) = matrix();
+    for (algorithm, kind, stack) in matrix {
+        let name = kind.name();
+        let many: Vec<_> = (0..=MAX_CHARGES)
+            .map(|i| charge(algorithm, &format!("{name}-{i}"), quota(1), 1))
+            .collect();
+        let twice = [many[0].clone(), many[0].clone()];
+        for malformed in [&many[..], &[], &twice] {
+            let fault = stack.strategy.decide(malformed).await.unwrap_err();
+            assert!(
+                matches!(fault, Fault::Malformed(_)) && !fault.is_ambiguous(),
+                "{name}: {fault}"
+            );
+        }
+        assert!(
+            decide(&stack, &many[..MAX_CHARGES]).await.admitted,
+            "{name}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn exact_under_concurrency() {
+    let (_redis, matrix) = matrix();
+    for (algorithm, kind, stack) in matrix
+        .into_iter()
+        .filter(|(_, kind, _)| *kind != Kind::Hash)
+    {
+        let name = kind.name();
+        let other = self::stack(kind, &_redis.address());
+        let one = Arc::new([charge(algorithm, &format!("{name}-crowd"), quota(50), 1)]);
+        let stacks = if kind == Kind::Memory {
+            [stack.clone(), stack]
+        } else {
+            [stack, other]
+        };
+        let tasks: Vec<_> = (0..200)
+            .map(|i| {
+                let (strategy, one) = (stacks[i % 2].strategy.clone(), one.clone());
+                tokio::spawn(async move { strategy.decide(&*one).await.unwrap().admitted })
+            })
+            .collect();
+        let mut admitted = 0;
+        for task in tasks {
+            admitted += u32::from(task.await.unwrap());
+        }
+        assert_eq!(admitted, 50, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn every_record_expires_when_it_is_as_good_as_fresh() {
+    let (redis, matrix) = matrix();
+    for (algorithm, kind, stack) in matrix.into_iter().filter(|(_, kind, _)| kind.needs_redis()) {
+        let name = kind.name();
+        let charges =
+            ["a", "b"].map(|key| charge(algorithm, &format!("{name}-{key}"), quota(10), 4));
+        let verdict = decide(&stack, &charges).await;
+        decide(&stack, &charges[..1]).await;
+        for (charge, tokens) in charges.iter().zip([8, 4]) {
+            let expires_ms: u64 = redis.run(&["PEXPIRETIME", charge.key().as_str()]);
+            let fresh_ms = verdict.now_us / 1_000 + tokens * 360_000_000;
+            assert!(
+                (fresh_ms..=fresh_ms + 1_001).contains(&expires_ms),
+                "{name}: {expires_ms} {fresh_ms}"
+            );
+        }
+    }
+    let (keys, expires) = redis.keys_and_expires();
+    assert!(keys > 0);
+    assert_eq!(keys, expires);
+}
+
+#[tokio::test]
+async fn a_bucket_can_be_read_by_a_person() {
+    let (redis, matrix) = matrix();
+    for (_, kind, stack) in matrix.into_iter().filter(|(_, kind, _)| kind.needs_redis()) {
+        let bucket = tollgate::algorithm::named("tokenbucket").unwrap();
+        let verdict = decide(&stack, &[charge(bucket, kind.name(), quota(10), 3)]).await;
+        let record: std::collections::HashMap<String, u64> =
+            redis.run(&["HGETALL", &format!("t:{}", kind.name())]);
+        assert_eq!(
+            (record["tokens"], record["last_refill"]),
+            (7, verdict.now_us),
+            "{}",
+            kind.name()
+        );
+    }
+}
+
+#[tokio::test]
+async fn takes_over_the_records_of_the_replaced_services() {
+    let (redis, matrix) = matrix();
+    for (algorithm, kind, stack) in matrix.into_iter().filter(|(_, kind, _)| kind.needs_redis()) {
+        let (name, key) = (kind.name(), format!("t:{}", kind.name()));
+        for fields in [
+            &["tokens", "3", "last_refill", "1699123456"][..],
+            &["tokens", "2.5", "last_refill", "1699123456.75"],
+            &[
+                "tokens",
+                "-1",
+                "last_refill",
+                "1699123456000000",
+                "fraction",
+                "0",
+                "fraction_of",
+                "1",
+            ],
+        ] {
+            redis.run::<()>(&["DEL", &key]);
+            redis.run::<i64>(&[&["HSET", &key, "mine", "kept"], fields].concat());
+            let verdict = decide(&stack, &[charge(algorithm, name, quota(10), 1)]).await;
+            assert_eq!(
+                verdict.decisions[0].remaining, 9,
+                "{name} counts {fields:?} as a fresh bucket"
+            );
+            let verdict = decide(&stack, &[charge(algorithm, name, quota(10), 1)]).await;
+            assert_eq!(verdict.decisions[0].remaining, 8, "{name} replaced it");
+            assert!(
+                redis.run::<i64>(&["PTTL", &key]) > 0,
+                "{name} gave it an expiry"
+            );
+            assert_eq!(
+                redis.run::<String>(&["HGET", &key, "mine"]),
+                "kept",
+                "{name} keeps what is not ours"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_bad_record_is_a_fault_of_that_request_alone() {
+    let (redis, matrix) = matrix();
+    for (algorithm, kind, stack) in matrix.into_iter().filter(|(_, kind, _)| kind.needs_redis()) {
+        let name = kind.name();
+        let good = charge(algorithm, &format!("{name}-good"), quota(10), 1);
+        let bad = charge(algorithm, &format!("{name}-bad"), quota(10), 1);
+        redis.run::<()>(&["SET", bad.key().as_str(), "a string"]);
+        let both = [good.clone(), bad];
+        for _ in 0..3 {
+            let fault = stack.strategy.decide(&both).await.unwrap_err();
+            assert_eq!(
+                (fault.kind(), fault.scope()),
+                ("WRONGTYPE", Scope::Request),
+                "{name}"
+            );
+            assert!(!fault.is_ambiguous(), "{name}");
+        }
+        let verdict = decide(&stack, &[good]).await;
+        assert_eq!(
+            verdict.decisions[0].remaining, 9,
+            "{name} charged nothing before"
+        );
+    }
+}

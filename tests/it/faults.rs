@@ -1,0 +1,231 @@
+//! Redis loses scripts, connections, records and itself; the law holds and decisions come back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tollgate::algorithm::named;
+use tollgate::strategy::factory::{Kind, Stack};
+use tollgate::strategy::redis::{Settings, Transaction, pool};
+use tollgate::strategy::{Deadline, Fault, Scope, Strategy};
+use tollgate::{Charge, Verdict};
+
+use crate::bench::{Proxy, RedisServer, charge, quota, stack};
+
+const EXACT: [Kind; 2] = [Kind::Lua, Kind::Transaction];
+const CAPACITY: u64 = 40;
+
+fn one(name: &str) -> [Charge; 1] {
+    [charge(
+        named("tokenbucket").unwrap(),
+        name,
+        quota(CAPACITY),
+        1,
+    )]
+}
+
+/// Asks until there is a decision; only faults of the store may come between.
+async fn until_decided(stack: &Stack, charges: &[Charge]) -> Verdict {
+    loop {
+        match stack.strategy.decide(charges).await {
+            Ok(verdict) => return verdict,
+            Err(fault) => {
+                assert_eq!(fault.scope(), Scope::Store, "{fault}");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+}
+
+/// Eight callers ask for tokens of one key while `trouble` strikes three times. Returns how many were admitted.
+async fn admitted_under(
+    kind: Kind,
+    redis: &mut RedisServer,
+    trouble: impl Fn(&mut RedisServer),
+) -> u64 {
+    let (stack, over) = (
+        stack(kind, &redis.address()),
+        Arc::new(AtomicBool::new(false)),
+    );
+    let callers: Vec<_> = (0..8)
+        .map(|_| {
+            let (stack, over) = (stack.clone(), over.clone());
+            tokio::spawn(async move {
+                let mut admitted = 0;
+                while !over.load(Ordering::SeqCst) {
+                    admitted += u64::from(until_decided(&stack, &one("hot")).await.admitted);
+                }
+                admitted
+            })
+        })
+        .collect();
+    for _ in 0..3 {
+        until_decided(&stack, &one("hot")).await;
+        tokio::task::block_in_place(|| trouble(redis));
+        until_decided(&stack, &one("hot")).await;
+    }
+    let asked_here = 6;
+    over.store(true, Ordering::SeqCst);
+    let mut admitted = 0;
+    for caller in callers {
+        admitted += caller.await.unwrap();
+    }
+    assert!(until_decided(&stack, &one("after")).await.admitted);
+    admitted + asked_here
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn survives_script_flush_and_killed_connections() {
+    for kind in EXACT {
+        let mut redis = RedisServer::start();
+        let admitted = admitted_under(kind, &mut redis, |redis| {
+            redis.run::<()>(&["SCRIPT", "FLUSH"]);
+            redis.run::<i64>(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+        })
+        .await;
+        assert!(admitted <= CAPACITY + 6, "{}: {admitted}", kind.name());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_loss_of_records_adds_at_most_one_capacity() {
+    for kind in EXACT {
+        let mut redis = RedisServer::start();
+        let admitted =
+            admitted_under(kind, &mut redis, |redis| redis.run::<()>(&["FLUSHALL"])).await;
+        assert!(admitted <= 4 * CAPACITY + 6, "{}: {admitted}", kind.name());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_restart_adds_at_most_one_capacity_and_decisions_come_back() {
+    for kind in EXACT {
+        let mut redis = RedisServer::start();
+        let admitted = admitted_under(kind, &mut redis, RedisServer::restart).await;
+        assert!(admitted <= 4 * CAPACITY + 6, "{}: {admitted}", kind.name());
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_is_a_fault_of_the_store_and_charges_nothing() {
+    for kind in EXACT.into_iter().chain([Kind::Hash]) {
+        let redis = RedisServer::start();
+        let stack = stack(kind, &redis.address());
+        assert!(until_decided(&stack, &one("a")).await.admitted);
+        for (set, unset, code) in [
+            (
+                &["CONFIG", "SET", "maxmemory", "1"][..],
+                &["CONFIG", "SET", "maxmemory", "0"][..],
+                "OOM",
+            ),
+            (
+                &["REPLICAOF", "127.0.0.1", "1"],
+                &["REPLICAOF", "NO", "ONE"],
+                "READONLY",
+            ),
+            (
+                &["CONFIG", "SET", "min-replicas-to-write", "1"],
+                &["CONFIG", "SET", "min-replicas-to-write", "0"],
+                "NOREPLICAS",
+            ),
+        ] {
+            redis.run::<()>(set);
+            let fault = stack.strategy.decide(&one("a")).await.unwrap_err();
+            assert_eq!(
+                (fault.kind(), fault.scope(), fault.is_ambiguous()),
+                (code, Scope::Store, false),
+                "{}",
+                kind.name()
+            );
+            redis.run::<()>(unset);
+        }
+        let verdict = until_decided(&stack, &one("a")).await;
+        assert_eq!(
+            verdict.decisions[0].remaining,
+            CAPACITY - 2,
+            "{}: refused commands charged nothing",
+            kind.name()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_told_as_unreachable() {
+    let redis = RedisServer::start_with(&["--requirepass", "secret"]);
+    for kind in EXACT {
+        let fault = stack(kind, &redis.address())
+            .strategy
+            .decide(&one("a"))
+            .await
+            .unwrap_err();
+        assert!(!fault.is_ambiguous(), "{}: {fault}", kind.name());
+        assert!(
+            fault.to_string().contains("NOAUTH") || fault.to_string().contains("uthent"),
+            "{fault}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn waiting_is_bounded_and_ambiguous() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(&redis.address()).await;
+    for kind in EXACT.into_iter().chain([Kind::Hash]) {
+        let stack = stack(kind, proxy.address());
+        assert!(until_decided(&stack, &one(kind.name())).await.admitted);
+        let within = Duration::from_millis(50);
+        let impatient = Deadline::new(stack.strategy.clone(), within);
+        proxy.hold_replies();
+        let fault = impatient.decide(&one(kind.name())).await.unwrap_err();
+        assert_eq!(fault, Fault::Timeout(within));
+        assert!(fault.is_ambiguous());
+        proxy.release_replies();
+        assert!(until_decided(&stack, &one(kind.name())).await.admitted);
+    }
+}
+
+/// A caller that goes away between WATCH and EXEC leaves no watch behind and no connection lost.
+#[tokio::test]
+async fn a_dropped_transaction_poisons_nothing() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(&redis.address()).await;
+    let stack = stack(Kind::Transaction, proxy.address());
+    assert!(until_decided(&stack, &one("a")).await.admitted);
+    let last = one("a");
+    for round in 0..25 {
+        proxy.hold_replies();
+        tokio::select! {
+            _ = stack.strategy.decide(&last) => panic!("its reply is held"),
+            () = proxy.until_held(round + 1) => {}
+        }
+        proxy.release_replies();
+    }
+    assert_eq!(
+        until_decided(&stack, &one("a")).await.decisions[0].remaining,
+        CAPACITY - 2
+    );
+}
+
+/// Turns end in a fault that says so and speaks of the key alone, never in a denial.
+#[tokio::test]
+async fn waiting_for_a_turn_ends_as_contended() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(&redis.address()).await;
+    let settings = Settings::new(format!("redis://{}", proxy.address())).unwrap();
+    let pool = pool(&settings, 4, Duration::from_secs(30)).unwrap();
+    let transaction = Transaction::new(pool, Duration::from_millis(100), 42);
+    let hot = one("hot");
+    proxy.hold_replies();
+    let holder = transaction.decide(&hot);
+    let waiter = async {
+        proxy.until_held(1).await;
+        let fault = transaction.decide(&hot).await.unwrap_err();
+        assert_eq!(
+            (&fault, fault.scope()),
+            (&Fault::Contended { attempts: 0 }, Scope::Request)
+        );
+        proxy.release_replies();
+    };
+    let (held, ()) = tokio::join!(holder, waiter);
+    assert!(held.unwrap().admitted);
+}

@@ -1,0 +1,13 @@
+//! Everything against the real thing: redis-server processes of the tests' own, real sockets, real server processes.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
+mod bench;
+mod command_line;
+mod conformance;
+mod faults;
+mod held_replies;
+mod http;
+mod instances;
+mod lua_twin;
+mod serving;

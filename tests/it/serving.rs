@@ -1,0 +1,158 @@
+//! Connections and shutdown: what a badly behaved client and an orderly end look like.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::bench::{Instance, Process, Proxy, RedisServer};
+
+const REQUEST: &[u8] = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n";
+
+/// Reads one answer that ends with its JSON body.
+async fn answer(stream: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    while !text.ends_with(b"}") {
+        assert_ne!(
+            stream.read_buf(&mut text).await.unwrap(),
+            0,
+            "closed after {:?}",
+            String::from_utf8_lossy(&text)
+        );
+    }
+    String::from_utf8(text).unwrap()
+}
+
+#[tokio::test]
+async fn a_client_that_dribbles_its_headers_is_dropped() {
+    let instance = Instance::start(&[("HTTP_HEADER_TIMEOUT", "200ms")]).await;
+    let (mut read, mut write) = TcpStream::connect(instance.address)
+        .await
+        .unwrap()
+        .into_split();
+    let dribble = async {
+        // Never a whole head; ends when the server closes.
+        while write.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let closed = async {
+        let mut rest = Vec::new();
+        let _ = read.read_to_end(&mut rest).await;
+        rest
+    };
+    let (rest, ()) = tokio::join!(closed, dribble);
+    assert!(!rest.starts_with(b"HTTP/1.1 200"));
+    assert_eq!(instance.get("/health").await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_connection_is_kept_between_requests() {
+    let instance = Instance::start(&[]).await;
+    let mut stream = TcpStream::connect(instance.address).await.unwrap();
+    for _ in 0..3 {
+        stream.write_all(REQUEST).await.unwrap();
+        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 200"));
+    }
+}
+
+#[tokio::test]
+async fn more_connections_than_allowed_wait_for_a_place() {
+    let instance = Instance::start(&[("HTTP_MAX_CONNECTIONS", "1")]).await;
+    let mut first = TcpStream::connect(instance.address).await.unwrap();
+    first.write_all(REQUEST).await.unwrap();
+    answer(&mut first).await;
+    let mut second = TcpStream::connect(instance.address).await.unwrap();
+    second.write_all(REQUEST).await.unwrap();
+    let early = tokio::time::timeout(Duration::from_millis(100), answer(&mut second)).await;
+    assert!(early.is_err(), "the only place is taken");
+    drop(first);
+    assert!(answer(&mut second).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_is_answered_503() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(&redis.address()).await;
+    let variables = [
+        ("REDIS_ADDR", proxy.address()),
+        ("REDIS_TIMEOUT", "30s"),
+        ("HTTP_REQUEST_TIMEOUT", "100ms"),
+    ];
+    let instance = Instance::start(&variables).await;
+    while instance.get("/health").await.status() != 200 {}
+    proxy.hold_replies();
+    let response = instance.get("/api").await;
+    assert_eq!(response.status(), 503);
+    assert!(
+        String::from_utf8(response.bytes().await.unwrap().into())
+            .unwrap()
+            .contains("Request timeout")
+    );
+}
+
+#[tokio::test]
+async fn an_open_request_ends_before_a_drained_server() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(&redis.address()).await;
+    let instance =
+        Instance::start(&[("REDIS_ADDR", proxy.address()), ("REDIS_TIMEOUT", "30s")]).await;
+    assert_eq!(instance.get("/api").await.status(), 200);
+    proxy.hold_replies();
+    let drained = async {
+        proxy.until_held(1).await;
+        instance.drain();
+        // Nobody is accepted any more; the open request still is answered.
+        while TcpStream::connect(instance.address).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        proxy.release_replies();
+    };
+    let (open, ()) = tokio::join!(instance.get("/api"), drained);
+    assert_eq!(open.status(), 200);
+    instance.stop().await;
+}
+
+#[test]
+fn one_signal_drains_and_exits_0() {
+    for name in ["TERM", "INT"] {
+        let mut process = Process::start(&[]);
+        process.signal(name);
+        let (status, lines) = process.wait();
+        assert!(status.success(), "{name}: {status}");
+        assert!(lines.last().unwrap().contains("\"stopped\""), "{lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_at_once() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(&redis.address()).await;
+    let variables = [
+        ("REDIS_ADDR", proxy.address()),
+        ("REDIS_TIMEOUT", "1h"),
+        ("HTTP_REQUEST_TIMEOUT", "1h"),
+        ("SHUTDOWN_TIMEOUT", "1h"),
+    ];
+    let mut process = Process::start(&variables);
+    let mut stream = TcpStream::connect(process.address).await.unwrap();
+    let api = b"GET /api HTTP/1.1\r\nhost: x\r\n\r\n";
+    stream.write_all(api).await.unwrap();
+    answer(&mut stream).await;
+    proxy.hold_replies();
+    stream.write_all(api).await.unwrap();
+    proxy.until_held(1).await;
+    process.signal("TERM");
+    while TcpStream::connect(process.address).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(
+        process.child.try_wait().unwrap().is_none(),
+        "it waits for the open request"
+    );
+    process.signal("TERM");
+    let (status, _) = tokio::task::spawn_blocking(move || process.wait())
+        .await
+        .unwrap();
+    assert!(status.success());
+}
