@@ -3,7 +3,7 @@
 use reqwest::Response;
 use serde_json::Value;
 
-use crate::bench::{Instance, RedisServer};
+use crate::bench::{Instance, Proxy, RedisServer};
 
 const SMALL: [(&str, &str); 3] = [
     ("LIMITER_CAPACITY", "2"),
@@ -144,6 +144,19 @@ async fn health_with_and_without_its_redis() {
         body[4].1,
         serde_json::json!({"redis": {"status": "disconnected", "latency": ""}})
     );
+}
+
+#[tokio::test]
+async fn health_does_not_wait_for_a_redis_that_is_frozen() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(&redis.address()).await;
+    let instance =
+        Instance::start(&[("REDIS_ADDR", proxy.address()), ("REDIS_TIMEOUT", "1h")]).await;
+    while instance.get("/health").await.status() != 200 {}
+    proxy.hold_replies();
+    assert_eq!(instance.get("/health").await.status(), 503);
+    proxy.release_replies();
+    assert_eq!(instance.get("/health").await.status(), 200);
 }
 
 #[tokio::test]
