@@ -35,3 +35,34 @@ impl Strategy for Deadline {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Never;
+
+    impl Strategy for Never {
+        fn name(&self) -> &'static str {
+            "never"
+        }
+
+        fn decide<'a>(&'a self, _: &'a [Charge]) -> Deciding<'a> {
+            Deciding::waiting(std::future::pending())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gives_up_at_the_deadline() {
+        let after = Duration::from_millis(50);
+        let started = Instant::now();
+        let fault = Deadline::new(Arc::new(Never), after).decide(&[]).await;
+        assert_eq!(
+            (fault, started.elapsed()),
+            (Err(Fault::Timeout(after)), after)
+        );
+    }
+}

@@ -186,6 +186,37 @@ async fn exact_under_concurrency() {
     }
 }
 
+/// Requests that take the same keys in opposite orders neither wait for each other for ever nor take half.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn all_or_nothing_under_concurrency() {
+    let (_redis, matrix) = matrix();
+    for (algorithm, kind, stack) in matrix
+        .into_iter()
+        .filter(|(_, kind, _)| *kind != Kind::Hash)
+    {
+        let name = kind.name();
+        let scarce = charge(algorithm, &format!("{name}-scarce"), quota(30), 1);
+        let ample = charge(algorithm, &format!("{name}-ample"), quota(50), 1);
+        let orders = Arc::new([[scarce.clone(), ample.clone()], [ample.clone(), scarce]]);
+        let tasks: Vec<_> = (0..100)
+            .map(|i| {
+                let (strategy, orders) = (stack.strategy.clone(), orders.clone());
+                tokio::spawn(async move { strategy.decide(&orders[i % 2]).await.unwrap().admitted })
+            })
+            .collect();
+        let mut admitted = 0;
+        for task in tasks {
+            admitted += u32::from(task.await.unwrap());
+        }
+        assert_eq!(admitted, 30, "{name}");
+        let verdict = decide(&stack, &[ample]).await;
+        assert_eq!(
+            verdict.decisions[0].remaining, 19,
+            "{name}: what was denied took nothing of the other"
+        );
+    }
+}
+
 #[tokio::test]
 async fn every_record_expires_when_it_is_as_good_as_fresh() {
     let (redis, matrix) = matrix();

@@ -206,6 +206,47 @@ async fn a_dropped_transaction_poisons_nothing() {
     );
 }
 
+/// Whoever gets a connection from the pool inherits no watch, because one that was left in the middle is closed.
+#[tokio::test]
+async fn a_connection_left_in_the_middle_of_a_transaction_is_closed() {
+    let redis = RedisServer::start();
+    let stack = stack(Kind::Transaction, &redis.address());
+    assert!(until_decided(&stack, &one("a")).await.admitted);
+    // Writes wait, so the transaction stands at its EXEC.
+    redis.run::<()>(&["CLIENT", "PAUSE", "100000", "WRITE"]);
+    let stuck = one("a");
+    let id = tokio::select! {
+        _ = stack.strategy.decide(&stuck) => panic!("writes wait"),
+        id = client_that(&redis, |line| !line.contains(" multi=-1 ")) => id,
+    };
+    redis.run::<()>(&["CLIENT", "UNPAUSE"]);
+    assert!(until_decided(&stack, &one("b")).await.admitted);
+    let is_open = || {
+        redis
+            .run::<String>(&["CLIENT", "LIST"])
+            .lines()
+            .any(|line| line.split(' ').next() == Some(&id))
+    };
+    for _ in 0..500 {
+        if !is_open() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{id} is still open");
+}
+
+/// The id of the first client whose line in CLIENT LIST is like that, once there is one.
+async fn client_that(redis: &RedisServer, is: impl Fn(&str) -> bool) -> String {
+    loop {
+        let list: String = redis.run(&["CLIENT", "LIST"]);
+        if let Some(line) = list.lines().find(|line| is(line)) {
+            return line.split(' ').next().unwrap().to_owned();
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Turns end in a fault that says so and speaks of the key alone, never in a denial.
 #[tokio::test]
 async fn waiting_for_a_turn_ends_as_contended() {
