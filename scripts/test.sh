@@ -40,7 +40,9 @@ install_redis() {
 
 command -v cargo >/dev/null || { echo "The tests need a Rust toolchain: see rustup.rs" >&2; exit 69; }
 have_redis || { say "installing redis-server"; install_redis; }
-redis-server --version
+version=$(redis-server --version | sed -n 's/.* v=\([0-9]*\.[0-9]*\).*/\1/p')
+say "redis-server $version"
+[ "$(printf '6.2\n%s\n' "$version" | sort -V | head -n 1)" = 6.2 ] || { echo "The tests need Redis 6.2 or later." >&2; exit 69; }
 
 if [ $# -gt 0 ]; then
   exec cargo test --locked --all-targets -- "$@"

@@ -17,12 +17,14 @@ const BAD_CONFIG: u8 = 78;
 fn main() -> ExitCode {
     let action = cli::action();
     let environment = Environment::new(std::env::vars_os(), Some(Path::new(".env")));
+    let config = Config::read(&environment);
     if action == Action::Env
-        && let Err(error) = cli::print_env(&environment, std::io::stdout().lock())
+        && let Err(error) =
+            cli::print_env(&environment, config.as_ref().ok(), std::io::stdout().lock())
     {
         return failed(&error.into());
     }
-    let config = match Config::read(&environment) {
+    let config = match config {
         Ok(config) => config,
         Err(invalid) => {
             complain(&format!(

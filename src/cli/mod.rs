@@ -57,14 +57,9 @@ pub fn action() -> Action {
 fn variables() -> String {
     let mut text = String::from("Settings are environment variables, or lines of a file .env:\n");
     for variable in VARIABLES {
-        let default = if variable.default.is_empty() {
-            ""
-        } else {
-            variable.default
-        };
         text += &format!("  {:<23} {}", variable.name, variable.about);
-        if !default.is_empty() {
-            text += &format!(" [default: {default}]");
+        if !variable.default.is_empty() {
+            text += &format!(" [default: {}]", variable.default);
         }
         text.push('\n');
     }

@@ -25,6 +25,11 @@ pub struct Limiter {
 }
 
 impl Limiter {
+    /// The algorithm and the strategy as `LIMITER_STRATEGY` names them.
+    pub fn strategy(&self) -> String {
+        pair_name(self.rule.limit.algorithm, self.kind)
+    }
+
     pub(super) fn read(reader: &mut Reader) -> Self {
         let (algorithm, kind) = strategy(reader);
         let quota = quota(reader);
@@ -46,6 +51,10 @@ impl Limiter {
     }
 }
 
+fn pair_name(algorithm: &dyn algorithm::Algorithm, kind: Kind) -> String {
+    format!("{}-{}", algorithm.name(), kind.name())
+}
+
 type Pair = (&'static dyn algorithm::Algorithm, Kind);
 
 fn strategy(reader: &mut Reader) -> Pair {
@@ -54,7 +63,7 @@ fn strategy(reader: &mut Reader) -> Pair {
             .iter()
             .flat_map(|algorithm| Kind::ALL.map(|kind| (*algorithm, kind)))
     };
-    let name = |(algorithm, kind): Pair| format!("{}-{}", algorithm.name(), kind.name());
+    let name = |(algorithm, kind): Pair| pair_name(algorithm, kind);
     let allowed = format!(
         "one of {}",
         pairs().map(name).collect::<Vec<_>>().join(", ")

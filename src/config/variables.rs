@@ -72,8 +72,8 @@ pub const VARIABLES: &[Variable] = &[
     ),
     plain(
         "LIMITER_STRATEGY",
-        "tokenbucket-lua",
-        "<algorithm>-<strategy>; tokenbucket-memory if no Redis is named",
+        "",
+        "<algorithm>-<strategy>; tokenbucket-lua if a Redis is named, else tokenbucket-memory",
     ),
     plain(
         "LIMITER_CAPACITY",

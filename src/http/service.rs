@@ -1,7 +1,7 @@
 //! The service that asks before it lets a request through.
 
 use std::mem;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,14 +49,18 @@ impl<S> RateLimit<S> {
 }
 
 impl Gate {
-    async fn ask<B>(&self, request: &Request<B>) -> Answer {
-        let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>() else {
-            return self.no_peer();
-        };
-        let client: IpAddr = self.clients.of(peer.ip(), request.headers());
-        self.limiter
-            .check(&Identity::new().with_ip(client, self.ipv6_prefix))
-            .await
+    /// Who asks; `None` without a peer.
+    fn identity<B>(&self, request: &Request<B>) -> Option<Identity> {
+        let ConnectInfo(peer) = request.extensions().get::<ConnectInfo<SocketAddr>>()?;
+        let client = self.clients.of(peer.ip(), request.headers());
+        Some(Identity::new().with_ip(client, self.ipv6_prefix))
+    }
+
+    async fn ask(&self, identity: Option<Identity>) -> Answer {
+        match identity {
+            Some(identity) => self.limiter.check(&identity).await,
+            None => self.no_peer(),
+        }
     }
 
     /// Without a peer nobody can be told apart. A mistake in how the application is served, so it is refused and told.
@@ -90,11 +94,9 @@ where
         let fresh = self.inner.clone();
         let mut ready = mem::replace(&mut self.inner, fresh);
         let gate = self.gate.clone();
+        let identity = gate.identity(&request);
         Box::pin(async move {
-            let (head, body) = request.into_parts();
-            let request = Request::from_parts(head, ());
-            let answer = gate.ask(&request).await;
-            let request = request.map(|()| body);
+            let answer = gate.ask(identity).await;
             let rule = gate.limiter.rule();
             match answer {
                 Answer::Decided(verdict) if verdict.admitted => {

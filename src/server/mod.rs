@@ -81,7 +81,7 @@ pub async fn run(
             .local_addr()
             .map(|address| address.to_string())
             .unwrap_or_default(),
-        strategy = format!("{}-{}", rule.limit.algorithm.name(), stack.strategy.name()),
+        strategy = config.limiter.strategy(),
         capacity = rule.limit.quota.capacity(),
         fill_seconds = rule.limit.quota.fill_time().as_secs_f64(),
         on_store_error = config.limiter.on_store_error.name(),

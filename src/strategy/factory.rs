@@ -85,36 +85,42 @@ pub struct Stack {
 ///
 /// When the settings cannot make a client, or a strategy that needs Redis has none.
 pub fn build(plan: &Plan) -> Result<Stack, Fault> {
-    let Some(settings) = plan.redis.as_ref().filter(|_| plan.kind.needs_redis()) else {
-        if plan.kind.needs_redis() {
-            return Err(Fault::Unreachable(format!(
-                "{} needs a Redis",
-                plan.kind.name()
-            )));
+    let (strategy, link): (Arc<dyn Strategy>, Option<Link>) = match plan.kind {
+        Kind::Lua => {
+            let link = plan.link(SHARED_CONNECTIONS)?;
+            (Arc::new(Lua::new(link.clone())), Some(link))
         }
-        let memory = Memory::new(plan.max_keys, plan.clock.clone(), plan.hasher.clone());
-        return Ok(Stack {
-            strategy: Arc::new(memory),
-            link: None,
-        });
-    };
-    let connections = if plan.kind == Kind::Transaction {
-        1
-    } else {
-        SHARED_CONNECTIONS
-    };
-    let link = Link::open(settings, connections, plan.seed)?;
-    let inner: Arc<dyn Strategy> = match plan.kind {
-        Kind::Transaction => Arc::new(Transaction::new(
-            pool(settings, plan.pool_size, plan.timeout)?,
-            plan.timeout * 9 / 10,
-            plan.seed,
-        )),
-        Kind::Hash => Arc::new(Hash::new(link.clone())),
-        Kind::Lua | Kind::Memory => Arc::new(Lua::new(link.clone())),
+        Kind::Transaction => {
+            let pool = pool(plan.settings()?, plan.pool_size, plan.timeout)?;
+            // A tenth less than the deadline around it, so that it can say that it was contention.
+            let transaction = Transaction::new(pool, plan.timeout * 9 / 10, plan.seed);
+            (Arc::new(transaction), Some(plan.link(1)?))
+        }
+        Kind::Hash => {
+            let link = plan.link(SHARED_CONNECTIONS)?;
+            (Arc::new(Hash::new(link.clone())), Some(link))
+        }
+        Kind::Memory => {
+            let memory = Memory::new(plan.max_keys, plan.clock.clone(), plan.hasher.clone());
+            return Ok(Stack {
+                strategy: Arc::new(memory),
+                link: None,
+            });
+        }
     };
     Ok(Stack {
-        strategy: Arc::new(Deadline::new(inner, plan.timeout)),
-        link: Some(link),
+        strategy: Arc::new(Deadline::new(strategy, plan.timeout)),
+        link,
     })
+}
+
+impl Plan {
+    fn settings(&self) -> Result<&Settings, Fault> {
+        let missing = || Fault::Unreachable(format!("{} needs a Redis", self.kind.name()));
+        self.redis.as_ref().ok_or_else(missing)
+    }
+
+    fn link(&self, connections: usize) -> Result<Link, Fault> {
+        Link::open(self.settings()?, connections, self.seed)
+    }
 }

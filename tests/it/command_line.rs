@@ -182,6 +182,11 @@ fn env_says_where_each_value_came_from() {
     );
     assert_eq!(row("LIMITER_CAPACITY"), "7 .env");
     assert_eq!(row("REDIS_TIMEOUT"), "50ms default");
+    assert_eq!(
+        row("LIMITER_STRATEGY"),
+        "tokenbucket-memory default",
+        "what holds, not what would with a Redis"
+    );
     assert_eq!(row("INSTANCE_ID"), "unset", "blank means unset");
     assert_eq!(listed.lines().count(), VARIABLES.len());
 

@@ -156,3 +156,40 @@ async fn a_second_signal_ends_at_once() {
         .unwrap();
     assert!(status.success());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_told_in_lines_by_change_not_by_request() {
+    let mut redis = RedisServer::start();
+    let address = redis.address();
+    let mut process = Process::start(&[("REDIS_ADDR", &address), ("REDIS_TIMEOUT", "30s")]);
+    let api = format!("http://{}/api", process.address);
+    let client = reqwest::Client::new();
+    let status = || async { client.get(&api).send().await.unwrap().status().as_u16() };
+    assert_eq!(status().await, 200);
+    tokio::task::block_in_place(|| redis.stop());
+    for _ in 0..100 {
+        assert_eq!(status().await, 503);
+    }
+    tokio::task::block_in_place(|| redis.restart());
+    while status().await != 200 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    process.signal("TERM");
+    let (_, lines) = process.wait();
+    let count = |message: &str| lines.iter().filter(|line| line.contains(message)).count();
+    assert_eq!(
+        (
+            count("the store cannot decide"),
+            count("Redis cannot be reached")
+        ),
+        (1, 1),
+        "{lines:#?}"
+    );
+    assert!(lines.len() < 10, "{lines:#?}");
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.contains(&format!("\"instanceId\":\"{}-", process.child.id()))),
+        "{lines:#?}"
+    );
+}

@@ -89,6 +89,15 @@ impl RedisServer {
             .unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
+    /// When that key expires, in milliseconds since 1970, to one either way.
+    pub(crate) fn expires_at_ms(&self, key: &str) -> u64 {
+        let mut both = redis::pipe();
+        both.atomic().cmd("TIME").cmd("PTTL").arg(key);
+        let ((seconds, micros), left_ms): ((u64, u64), u64) =
+            both.query(&mut self.connection()).unwrap();
+        seconds * 1_000 + micros / 1_000 + left_ms
+    }
+
     /// Keys in the database and, of these, keys that expire.
     pub(crate) fn keys_and_expires(&self) -> (usize, usize) {
         let keys: Vec<String> = self.run(&["KEYS", "*"]);
