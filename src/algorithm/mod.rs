@@ -3,32 +3,49 @@
 //! Each algorithm is two files that compute the same integers: `name.rs` for the strategies that decide in this
 //! process and `name.lua`, its twin, for the script that decides inside Redis.
 
+mod bucket;
+mod fixed_window;
+mod gcra;
 mod judge;
+#[cfg(test)]
+mod laws;
+mod sliding_window;
 mod state;
 mod token_bucket;
+mod window;
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::domain::{Cost, Quota};
 
+pub use fixed_window::FixedWindow;
+pub use gcra::Gcra;
 pub use judge::{Judgement, Write, judge};
+pub use sliding_window::SlidingWindow;
 pub use state::{MAX_FIELDS, State};
 pub use token_bucket::TokenBucket;
 
 /// Every algorithm.
-pub const ALL: &[&dyn Algorithm] = &[&TokenBucket];
+pub const ALL: &[&dyn Algorithm] = &[&TokenBucket, &Gcra, &SlidingWindow, &FixedWindow];
 
 /// The Lua twins of [`ALL`], one after the other: the head of the script that runs inside Redis.
 ///
-/// Each is a chunk that sets `algorithms.<name>` to a table of three functions:
+/// Each algorithm is a chunk that sets `algorithms.<name>` to a table of three functions:
 ///
 /// | function | takes | returns |
 /// | --- | --- | --- |
 /// | `read(key)` | the key of a record | its fields as a table of strings, or a table with `err` |
 /// | `step(record, now, cost, capacity, gain, unit)` | those fields, microseconds, tokens, the [`Quota`] | `retry_after` (0 when allowed); `remaining, reset_after, next_after` before; the same three after; `notice`; `fresh_at`; the new fields |
 /// | `write(key, fresh_at, ...)` | the last values of `step` | nothing, or a table with `err` |
-pub const LUA: &str = include_str!("token_bucket.lua");
+pub const LUA: &str = concat!(
+    include_str!("bucket.lua"),
+    include_str!("window.lua"),
+    include_str!("token_bucket.lua"),
+    include_str!("gcra.lua"),
+    include_str!("sliding_window.lua"),
+    include_str!("fixed_window.lua"),
+);
 
 /// The algorithm of that name.
 pub fn named(name: &str) -> Option<&'static dyn Algorithm> {

@@ -3,9 +3,6 @@
 /// Most integers that an algorithm may remember of a key.
 pub const MAX_FIELDS: usize = 6;
 
-/// Largest integer that can be remembered: Lua holds it exactly.
-const LARGEST: u64 = (1 << 53) - 1;
-
 /// The integers that an algorithm remembers of one key, in the order of its fields; what it does not use is 0.
 ///
 /// In Redis a record is a hash of these fields, each an integer from 0 to 2^53 - 1 in plain decimal.
@@ -13,6 +10,9 @@ const LARGEST: u64 = (1 << 53) - 1;
 pub struct State(pub [u64; MAX_FIELDS]);
 
 impl State {
+    /// Largest integer that can be remembered: Lua holds it exactly.
+    pub const LARGEST: u64 = (1 << 53) - 1;
+
     /// A state of those integers.
     pub fn new<const N: usize>(values: [u64; N]) -> Self {
         const { assert!(N <= MAX_FIELDS) }
@@ -40,7 +40,7 @@ fn integer(digits: &[u8]) -> Option<u64> {
         .ok()?
         .parse()
         .ok()
-        .filter(|value| *value <= LARGEST)
+        .filter(|value| *value <= State::LARGEST)
 }
 
 #[cfg(test)]
@@ -52,7 +52,7 @@ mod tests {
         for (text, value) in [
             ("0", Some(0)),
             ("007", Some(7)),
-            ("9007199254740991", Some(LARGEST)),
+            ("9007199254740991", Some(State::LARGEST)),
         ] {
             assert_eq!(integer(text.as_bytes()), value, "{text}");
         }

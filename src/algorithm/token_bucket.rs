@@ -20,12 +20,8 @@
 //! **Source.** J. Turner, "New directions in communications (or which way to the information age?)", IEEE
 //! Communications Magazine 24(10), 1986; RFC 2697 for the continuous form.
 
-use std::time::Duration;
-
-use super::{
-    Algorithm, CLOCK_TOLERANCE_US, LATEST_US, Notice, Refused, Remembered, Standing, State, Step,
-    Taken,
-};
+use super::bucket::{Bucket, step};
+use super::{Algorithm, Remembered, State, Step};
 use crate::domain::{Cost, Quota};
 
 /// The token bucket; see the module for its law.
@@ -42,141 +38,44 @@ impl Algorithm for TokenBucket {
     }
 
     fn step(&self, quota: &Quota, remembered: Remembered, now_us: u64, cost: Cost) -> Step {
-        let (bucket, notice) = match remembered {
-            Remembered::Nothing => (Bucket::full(quota, now_us), None),
-            Remembered::Foreign => (Bucket::full(quota, now_us), Some(Notice::ForeignRecord)),
-            Remembered::State(state) => match Bucket::read(quota, state) {
-                Some(bucket) => (bucket.refilled(now_us), bucket.notice(now_us)),
-                None => (Bucket::full(quota, now_us), Some(Notice::ForeignRecord)),
-            },
-        };
-        Step {
-            before: bucket.standing(),
-            outcome: bucket.take(cost),
-            notice,
-        }
+        step(quota, remembered, now_us, cost, read, write)
     }
 }
 
-/// A bucket at a time; `level` is in units.
-#[derive(Debug, Clone, Copy)]
-struct Bucket<'a> {
-    quota: &'a Quota,
-    level: u64,
-    at_us: u64,
+fn read(
+    quota: &Quota,
+    State([tokens, at_us, fraction, fraction_of, ..]): State,
+) -> Option<Bucket<'_>> {
+    Bucket::carried(quota, tokens, fraction, fraction_of, at_us)
 }
 
-impl<'a> Bucket<'a> {
-    fn full(quota: &'a Quota, now_us: u64) -> Self {
-        Self {
-            quota,
-            level: quota.full(),
-            at_us: now_us,
-        }
-    }
-
-    fn read(
-        quota: &'a Quota,
-        State([tokens, at_us, fraction, fraction_of, ..]): State,
-    ) -> Option<Self> {
-        if at_us > LATEST_US || fraction >= fraction_of || fraction_of > Quota::LARGEST_UNIT {
-            return None;
-        }
-        let unit = quota.unit();
-        let level = if tokens >= quota.capacity() {
-            quota.full()
-        } else if fraction_of == unit {
-            tokens * unit + fraction
-        } else {
-            tokens * unit + rescaled(fraction, unit, fraction_of)
-        };
-        Some(Self {
-            quota,
-            level,
-            at_us,
-        })
-    }
-
-    fn refilled(self, now_us: u64) -> Self {
-        let gained = now_us
-            .saturating_sub(self.at_us)
-            .saturating_mul(self.quota.gain());
-        let level = self.level.saturating_add(gained).min(self.quota.full());
-        Self {
-            level,
-            at_us: self.at_us.max(now_us),
-            ..self
-        }
-    }
-
-    fn notice(&self, now_us: u64) -> Option<Notice> {
-        (self.at_us > now_us.saturating_add(CLOCK_TOLERANCE_US)).then_some(Notice::ClockBehind)
-    }
-
-    fn take(self, cost: Cost) -> Result<Taken, Refused> {
-        let price = cost.get() * self.quota.unit();
-        if self.level < price {
-            return Err(Refused {
-                retry_after: self.time_to_gain(price - self.level),
-            });
-        }
-        let left = Self {
-            level: self.level - price,
-            ..self
-        };
-        Ok(Taken {
-            state: left.state(),
-            after: left.standing(),
-            fresh_at_us: left.fresh_at_us(),
-        })
-    }
-
-    fn state(&self) -> State {
-        let unit = self.quota.unit();
-        State::new([self.level / unit, self.at_us, self.level % unit, unit])
-    }
-
-    fn standing(&self) -> Standing {
-        let (full, unit) = (self.quota.full(), self.quota.unit());
-        let to_next = if self.level == full {
-            0
-        } else {
-            unit - self.level % unit
-        };
-        Standing {
-            remaining: self.level / unit,
-            reset_after: self.time_to_gain(full - self.level),
-            next_after: self.time_to_gain(to_next),
-        }
-    }
-
-    fn fresh_at_us(&self) -> u64 {
-        self.at_us
-            .saturating_add((self.quota.full() - self.level).div_ceil(self.quota.gain()))
-    }
-
-    fn time_to_gain(&self, units: u64) -> Duration {
-        Duration::from_micros(units.div_ceil(self.quota.gain()))
-    }
-}
-
-/// `fraction * unit / fraction_of`, rounded down: the same part of a token, in another unit.
-fn rescaled(fraction: u64, unit: u64, fraction_of: u64) -> u64 {
-    let scaled = u128::from(fraction) * u128::from(unit) / u128::from(fraction_of);
-    u64::try_from(scaled).expect("a fraction below 1 of a unit is below that unit")
+fn write(bucket: &Bucket<'_>) -> State {
+    let unit = bucket.quota.unit();
+    State::new([bucket.level / unit, bucket.at_us, bucket.level % unit, unit])
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::algorithm::{CLOCK_TOLERANCE_US, LATEST_US, Notice, Standing};
 
     const SECOND: u64 = 1_000_000;
     const NOON: u64 = 1_762_668_474 * SECOND;
 
     fn quota(capacity: u64, tokens: u64, period_us: u64) -> Quota {
         Quota::new(capacity, tokens, Duration::from_micros(period_us)).unwrap()
+    }
+
+    fn full(quota: &Quota) -> Bucket<'_> {
+        Bucket {
+            quota,
+            level: quota.full(),
+            at_us: NOON,
+        }
     }
 
     fn step(quota: &Quota, remembered: Remembered, now_us: u64, cost: u64) -> Step {
@@ -247,7 +146,7 @@ mod tests {
 
     #[test]
     fn an_idle_century_fills_the_bucket_and_overflows_nothing() {
-        let quota = quota((1 << 53) - 1_001, 1_000, 1);
+        let quota = quota(1 << 50, 1_000, 1);
         let mut record = Record::new();
         record.charge(&quota, NOON, quota.capacity()).unwrap();
         let standing = step(&quota, record.0, NOON + 100 * 365 * 86_400 * SECOND, 1).before;
@@ -305,88 +204,10 @@ mod tests {
         fn refilling_twice_equals_refilling_once(
             quota in quotas(), taken in 1_u64..1_000, a in 0_u64..1 << 40, b in 0_u64..1 << 40
         ) {
-            let start = Bucket { level: quota.full() - taken.min(quota.capacity()) * quota.unit(), ..Bucket::full(&quota, NOON) };
+            let start = Bucket { level: quota.full() - taken.min(quota.capacity()) * quota.unit(), ..full(&quota) };
             let twice = start.refilled(NOON + a).refilled(NOON + a + b);
             let once = start.refilled(NOON + a + b);
             prop_assert_eq!((twice.level, twice.at_us), (once.level, once.at_us));
-        }
-
-        #[test]
-        fn admits_at_retry_after_and_not_a_microsecond_before(
-            quota in quotas(), drain in 1_u64..1_000, cost in 1_u64..1_000, gap in 0_u64..1_000_000
-        ) {
-            let (drain, cost) = (drain.min(quota.capacity()), cost.min(quota.capacity()));
-            let mut record = Record::new();
-            record.charge(&quota, NOON, drain).unwrap();
-            let now = NOON + gap;
-            if let Err(refused) = step(&quota, record.0, now, cost).outcome {
-                let wait = u64::try_from(refused.retry_after.as_micros()).unwrap();
-                prop_assert!(step(&quota, record.0, now + wait, cost).outcome.is_ok());
-                prop_assert!(step(&quota, record.0, now + wait - 1, cost).outcome.is_err());
-            }
-        }
-
-        #[test]
-        fn the_standing_comes_true(quota in quotas(), drain in 1_u64..1_000, gap in 0_u64..1_000_000) {
-            let mut record = Record::new();
-            record.charge(&quota, NOON, drain.min(quota.capacity())).unwrap();
-            let now = NOON + gap;
-            let at = |wait: Duration| {
-                let later = now + u64::try_from(wait.as_micros()).unwrap();
-                [later.saturating_sub(1).max(now), later].map(|t| step(&quota, record.0, t, 1).before)
-            };
-            let here = at(Duration::ZERO)[1];
-            if here.remaining < quota.capacity() {
-                let [just_before, then] = at(here.next_after);
-                prop_assert!(then.remaining > here.remaining);
-                prop_assert_eq!(just_before.remaining, here.remaining);
-            }
-            prop_assert_eq!(at(here.reset_after)[1].reset_after, Duration::ZERO);
-        }
-
-        /// The law, for all pairs of instants, under a clock that also steps back: time is the latest at which this key
-        /// was charged.
-        #[test]
-        fn never_admits_more_than_capacity_plus_rate_times_time(
-            quota in quotas(),
-            requests in proptest::collection::vec((-2_000_000_i64..4_000_000, 1_u64..20), 1..60)
-        ) {
-            let (mut record, mut clock, mut latest) = (Record::new(), NOON, 0);
-            let mut admitted: Vec<(u64, u64)> = Vec::new();
-            for (move_us, cost) in requests {
-                clock = clock.saturating_add_signed(move_us);
-                if cost <= quota.capacity() && record.charge(&quota, clock, cost).is_ok() {
-                    latest = latest.max(clock);
-                    admitted.push((latest, cost));
-                }
-            }
-            for first in 0..admitted.len() {
-                let mut sum = 0;
-                for &(at, cost) in &admitted[first..] {
-                    sum += cost;
-                    let allowed = quota.full() + (at - admitted[first].0) * quota.gain();
-                    prop_assert!(sum * quota.unit() <= allowed);
-                }
-            }
-        }
-
-        #[test]
-        fn a_forgotten_record_decides_as_a_kept_one(
-            quota in quotas(),
-            requests in proptest::collection::vec((0_u64..3_000_000, 1_u64..20), 1..60)
-        ) {
-            let (mut kept, mut forgetful, mut now, mut fresh_at) = (Record::new(), Record::new(), NOON, u64::MAX);
-            for (gap, cost) in requests {
-                now += gap;
-                if now >= fresh_at {
-                    forgetful = Record::new();
-                }
-                let cost = cost.min(quota.capacity());
-                if let Ok(taken) = step(&quota, forgetful.0, now, cost).outcome {
-                    fresh_at = taken.fresh_at_us;
-                }
-                prop_assert_eq!(kept.charge(&quota, now, cost), forgetful.charge(&quota, now, cost));
-            }
         }
 
         #[test]
@@ -394,10 +215,10 @@ mod tests {
             rates in proptest::collection::vec((1_u64..5_000, 1_u64..100_000_000), 2..5), steps in 1_usize..200
         ) {
             let quotas: Vec<Quota> = rates.iter().map(|&(t, p)| quota(50, t, p)).collect();
-            let mut bucket = Bucket { level: 0, ..Bucket::full(&quotas[0], NOON) };
+            let mut bucket = Bucket { level: 0, ..full(&quotas[0]) };
             for turn in 1..steps {
                 let quota = &quotas[turn % quotas.len()];
-                let next = Bucket::read(quota, bucket.state()).unwrap();
+                let next = read(quota, write(&bucket)).unwrap();
                 // The same part of a token, less than one unit of the new quota lost.
                 let (old, new) = (u128::from(bucket.level), u128::from(next.level));
                 let (old_unit, unit) = (u128::from(bucket.quota.unit()), u128::from(quota.unit()));

@@ -5,7 +5,9 @@ mod healthcheck;
 
 use clap::{Arg, Command};
 
+use crate::algorithm;
 use crate::config::VARIABLES;
+use crate::strategy::factory::Kind;
 
 pub use env::print as print_env;
 pub use healthcheck::check;
@@ -55,7 +57,16 @@ pub fn action() -> Action {
 }
 
 fn variables() -> String {
-    let mut text = String::from("Settings are environment variables, or lines of a file .env:\n");
+    let algorithms: Vec<_> = algorithm::ALL
+        .iter()
+        .map(|algorithm| algorithm.name())
+        .collect();
+    let mut text = format!(
+        "LIMITER_STRATEGY is <algorithm>-<strategy>, any of each:\n  algorithms  {}\n  strategies  {}\n\n\
+         Settings are environment variables, or lines of a file .env:\n",
+        algorithms.join(", "),
+        Kind::ALL.map(Kind::name).join(", ")
+    );
     for variable in VARIABLES {
         text += &format!("  {:<23} {}", variable.name, variable.about);
         if !variable.default.is_empty() {

@@ -64,13 +64,16 @@ fn strategy(reader: &mut Reader) -> Pair {
             .flat_map(|algorithm| Kind::ALL.map(|kind| (*algorithm, kind)))
     };
     let name = |(algorithm, kind): Pair| pair_name(algorithm, kind);
-    let allowed = format!(
-        "one of {}",
-        pairs().map(name).collect::<Vec<_>>().join(", ")
+    let given = reader
+        .text("LIMITER_STRATEGY")
+        .unwrap_or_default()
+        .trim()
+        .to_owned();
+    let chosen = reader.optional(
+        "LIMITER_STRATEGY",
+        &nearest(&given, pairs().map(name)),
+        |text| pairs().find(|pair| name(*pair) == text),
     );
-    let chosen = reader.optional("LIMITER_STRATEGY", &allowed, |text| {
-        pairs().find(|pair| name(*pair) == text)
-    });
     let has_redis = super::redis::NAMES
         .iter()
         .any(|name| reader.text(name).is_some());
@@ -78,6 +81,22 @@ fn strategy(reader: &mut Reader) -> Pair {
         let default = named("tokenbucket").expect("the default algorithm exists");
         (default, if has_redis { Kind::Lua } else { Kind::Memory })
     })
+}
+
+/// What is allowed, with the names that are most like the one given.
+fn nearest(given: &str, names: impl Iterator<Item = String>) -> String {
+    let mut names: Vec<String> = names.collect();
+    names.sort_by_key(|name| strsim::damerau_levenshtein(given, name));
+    format!(
+        "an algorithm ({}), a hyphen and a strategy ({}); nearest: {}",
+        algorithm::ALL
+            .iter()
+            .map(|algorithm| algorithm.name())
+            .collect::<Vec<_>>()
+            .join(", "),
+        Kind::ALL.map(Kind::name).join(", "),
+        names[..3].join(", ")
+    )
 }
 
 fn quota(reader: &mut Reader) -> Quota {

@@ -5,11 +5,6 @@ use std::time::Duration;
 /// Largest integer that a Lua number (an IEEE 754 double) holds exactly, plus one: 2^53.
 const EXACT: u128 = 1 << 53;
 
-/// Longest time in which an empty bucket may fill: 100 years of 365 days, in microseconds.
-///
-/// Together with a date of this century it stays below 2^53 microseconds, so that an expiry is exact too.
-const LONGEST_FILL_US: u128 = 100 * 365 * 86_400 * 1_000_000;
-
 /// The most tokens a bucket holds and how fast it refills; zero cannot be represented.
 ///
 /// A rate of `tokens` per `period` is kept in lowest terms as `gain / unit` tokens per microsecond. A bucket
@@ -59,7 +54,7 @@ pub enum QuotaError {
     },
     /// The bucket would take more than a hundred years to fill.
     #[error(
-        "a bucket of {capacity} at {tokens} tokens per {period:?} takes more than 100 years to fill"
+        "a bucket of {capacity} at {tokens} tokens per {period:?} takes more than 50 years to fill"
     )]
     TooSlow {
         /// The capacity that was asked for.
@@ -72,8 +67,14 @@ pub enum QuotaError {
 }
 
 impl Quota {
-    /// Largest number of units in a token, so that a fraction can be carried to another unit below 2^53.
-    pub const LARGEST_UNIT: u64 = 1 << 50;
+    /// Largest capacity and largest number of units in a token, so that long division has room below 2^53.
+    pub const LARGEST: u64 = 1 << 50;
+
+    /// Longest time in which an empty bucket may fill: 50 years of 365 days, in microseconds.
+    ///
+    /// It is below 2^51, so that long division has room below 2^53, and twice it on top of a date of this century is an
+    /// exact expiry too.
+    pub const LONGEST_FILL_US: u64 = 50 * 365 * 86_400 * 1_000_000;
 
     /// A bucket of `capacity` tokens that gains `tokens` tokens every `period`, continuously.
     ///
@@ -81,7 +82,7 @@ impl Quota {
     ///
     /// # Errors
     ///
-    /// When a number is zero, when the bucket takes more than 100 years to fill, and when exact arithmetic on
+    /// When a number is zero, when the bucket takes more than 50 years to fill, and when exact arithmetic on
     /// this quota would leave the integers below 2^53.
     pub fn new(capacity: u64, tokens: u64, period: Duration) -> Result<Self, QuotaError> {
         if capacity == 0 {
@@ -98,13 +99,17 @@ impl Quota {
         let (gain, unit) = (u128::from(tokens) / divisor, period_us / divisor);
         let exact = u128::from(capacity)
             .checked_mul(unit)
-            .filter(|full| full + gain < EXACT && unit <= u128::from(Self::LARGEST_UNIT))
+            .filter(|full| {
+                full + gain < EXACT
+                    && unit <= u128::from(Self::LARGEST)
+                    && capacity <= Self::LARGEST
+            })
             .ok_or(QuotaError::Inexact {
                 capacity,
                 tokens,
                 period,
             })?;
-        if exact.div_ceil(gain) > LONGEST_FILL_US {
+        if exact.div_ceil(gain) > u128::from(Self::LONGEST_FILL_US) {
             return Err(QuotaError::TooSlow {
                 capacity,
                 tokens,
@@ -145,9 +150,14 @@ impl Quota {
         self.capacity * self.unit
     }
 
-    /// Time in which an empty bucket becomes full, rounded up to the next microsecond. At most 100 years.
+    /// Time in which an empty bucket becomes full, rounded up to the next microsecond. At most 50 years.
     pub fn fill_time(&self) -> Duration {
-        Duration::from_micros(self.full().div_ceil(self.gain))
+        Duration::from_micros(self.fill_time_us())
+    }
+
+    /// The same in microseconds.
+    pub fn fill_time_us(&self) -> u64 {
+        self.full().div_ceil(self.gain)
     }
 }
 
@@ -183,15 +193,19 @@ mod tests {
     }
 
     #[test]
-    fn accepts_the_last_exact_capacity_and_refuses_the_next() {
-        let largest = (1 << 53) - 2;
-        assert!(
-            Quota::new(largest, 1, Duration::from_micros(1)).is_err(),
-            "fills in 285 years"
-        );
-        assert!(Quota::new(largest - 999, 1_000, Duration::from_micros(1)).is_ok());
+    fn accepts_the_last_exact_quota_and_refuses_the_next() {
+        let microsecond = Duration::from_micros(1);
+        assert!(Quota::new(Quota::LARGEST, 1_000, microsecond).is_ok());
         assert!(matches!(
-            Quota::new(largest - 998, 1_000, Duration::from_micros(1)),
+            Quota::new(Quota::LARGEST + 1, 1_000, microsecond),
+            Err(QuotaError::Inexact { .. })
+        ));
+        // 7 and the period share no divisor, so a full bucket is capacity x period units.
+        let period = Duration::from_micros(1 << 20);
+        let last = (1 << 33) - 1;
+        assert!(Quota::new(last, 7, period).is_ok());
+        assert!(matches!(
+            Quota::new(last + 1, 7, period),
             Err(QuotaError::Inexact { .. })
         ));
     }
@@ -207,10 +221,10 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_bucket_that_fills_in_more_than_a_century() {
-        assert!(Quota::new(100, 1, YEAR).is_ok());
+    fn refuses_a_bucket_that_fills_in_more_than_fifty_years() {
+        assert!(Quota::new(50, 1, YEAR).is_ok());
         assert!(matches!(
-            Quota::new(101, 1, YEAR),
+            Quota::new(51, 1, YEAR),
             Err(QuotaError::TooSlow { .. })
         ));
     }

@@ -1,0 +1,51 @@
+-- A bucket at a time, counted in units, the twin of bucket.rs: what tokenbucket and gcra share.
+
+-- floor(a * b / c) for a < c < 2^51: by long division, bit by bit, where the product may pass 2^53.
+local function mul_div(a, b, c)
+  local product = a * b
+  if product < EXACT then return (product - product % c) / c end
+  local quotient, rest, bit = 0, 0, 1
+  while bit <= b do bit = bit * 2 end
+  while bit > 1 do
+    bit = bit / 2
+    quotient, rest = quotient * 2, rest * 2
+    if b >= bit then
+      b, rest = b - bit, rest + a
+    end
+    while rest >= c do
+      quotient, rest = quotient + 1, rest - c
+    end
+  end
+  return quotient
+end
+
+-- The level in units of a record that may be of another quota; nil when the numbers cannot be.
+local function carried(tokens, fraction, fraction_of, at, capacity, unit)
+  if at > LATEST or fraction >= fraction_of or fraction_of > LARGEST then return nil end
+  if tokens >= capacity then return capacity * unit end
+  if fraction_of == unit then return tokens * unit + fraction end
+  return tokens * unit + mul_div(fraction, unit, fraction_of)
+end
+
+-- The level and the time after refilling, and a notice if the clock is behind.
+local function refilled(level, at, now, full, gain)
+  if at > now then return level, at, at > now + CLOCK_TOLERANCE and CLOCK_BEHIND or 0 end
+  -- The product may be inexact, but only above 2^53, where the bucket is full anyway.
+  local gained = (now - at) * gain
+  if gained >= full - level then return full, now, 0 end
+  return level + gained, now, 0
+end
+
+-- The first numbers of a step, and the units that are left (nil when the cost does not fit).
+local function take(level, at, notice, cost, full, gain, unit)
+  local part, price = level % unit, cost * unit
+  local remaining, reset, next_after = (level - part) / unit, ceil_div(full - level, gain), 0
+  if level < full then next_after = ceil_div(unit - part, gain) end
+  if level < price then
+    return nil, ceil_div(price - level, gain), remaining, reset, next_after, 0, 0, 0, notice
+  end
+  local left = level - price
+  local part_left, fresh_after = left % unit, ceil_div(full - left, gain)
+  return left, 0, remaining, reset, next_after,
+    (left - part_left) / unit, fresh_after, ceil_div(unit - part_left, gain), notice, at + fresh_after
+end

@@ -1,0 +1,36 @@
+-- Fixed window, the twin of fixed_window.rs.
+
+algorithms.fixedwindow = {
+  read = function(key)
+    return redis.pcall('HMGET', key, 'window', 'count', 'limit', 'length')
+  end,
+
+  step = function(record, now, cost, capacity, gain, unit)
+    local start, count = integer(record[1]), integer(record[2])
+    local limit, length, notice = integer(record[3]), integer(record[4]), 0
+    local ours = start and count and limit and length and is_window(start, limit, length)
+    if ours then
+      notice = behind(start, now)
+    else
+      notice = is_foreign(record, 4)
+    end
+    if not ours or now >= start + length then
+      count, limit, length = 0, capacity, ceil_div(capacity * unit, gain)
+      start = now - now % length
+    end
+    if limit > capacity then limit = capacity end
+    if now < start then now = start end
+
+    local left, remaining, reset, next_after = start + length - now, 0, 0, 0
+    if limit > count then remaining = limit - count end
+    if count > 0 then reset = left end
+    if remaining < capacity then next_after = left end
+    if cost > remaining then return left, remaining, reset, next_after, 0, 0, 0, notice end
+    return 0, remaining, reset, next_after, remaining - cost, left, left, notice,
+      start + length, start, count + cost, limit, length
+  end,
+
+  write = function(key, fresh_at, start, count, limit, length)
+    return redis.pcall('HSET', key, 'window', start, 'count', count, 'limit', limit, 'length', length)
+  end,
+}

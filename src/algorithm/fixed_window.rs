@@ -1,0 +1,120 @@
+//! Fixed window: a counter for each aligned stretch of time.
+//!
+//! **Idea.** Time is cut into windows of one length, aligned to 1970-01-01 00:00 UTC. A request is admitted while the
+//! window's count stays within the limit; the next window starts at nothing.
+//!
+//! **Formula.** With limit = capacity and W = the time in which the capacity is refilled (microseconds, rounded up):
+//! `window = now - now mod W`; admitted when `count + cost <= limit`.
+//!
+//! **State.** Four integers: `window` (its start, microseconds since 1970), `count`, `limit` and `length` (W).
+//!
+//! **Cost.** O(1) in time and space per key.
+//!
+//! **Over-admission.** None within a window: at most its limit. Two bursts around a boundary are up to twice the limit at
+//! once; where that hurts, take `slidingwindow`. A window that has begun keeps its length and the lower of its limit and
+//! the current one, so a changed quota adds nothing at once and holds in full from the next window on. A clock that steps
+//! back counts in the record's window until it is past its start again.
+//!
+//! **Source.** The counter of RFC 6585's example and of most gateways; A. Tanenbaum describes the window in "Computer
+//! Networks".
+
+use std::time::Duration;
+
+use super::window::{self, Window};
+use super::{Algorithm, Refused, Remembered, Standing, State, Step, Taken};
+use crate::domain::{Cost, Quota};
+
+/// Aligned windows; see the module for its law.
+#[derive(Debug, Clone, Copy)]
+pub struct FixedWindow;
+
+impl Algorithm for FixedWindow {
+    fn name(&self) -> &'static str {
+        "fixedwindow"
+    }
+
+    fn fields(&self) -> &'static [&'static str] {
+        &["window", "count", "limit", "length"]
+    }
+
+    fn step(&self, quota: &Quota, remembered: Remembered, now_us: u64, cost: Cost) -> Step {
+        let (state, notice) = window::read(
+            remembered,
+            now_us,
+            |State([start_us, count, limit, length_us, ..])| {
+                Window::new(start_us, limit, length_us).map(|window| (window, count))
+            },
+        );
+        let fresh = (Window::aligned(quota, now_us), 0);
+        let (window, count) = state
+            .filter(|(window, _)| now_us < window.end_us())
+            .unwrap_or(fresh);
+        let counter = Counter {
+            quota,
+            window: window.under(quota),
+            count,
+            now_us: now_us.max(window.start_us),
+        };
+        Step {
+            before: counter.standing(),
+            outcome: counter.take(cost),
+            notice,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Counter<'a> {
+    quota: &'a Quota,
+    window: Window,
+    count: u64,
+    now_us: u64,
+}
+
+impl Counter<'_> {
+    fn take(self, cost: Cost) -> Result<Taken, Refused> {
+        if cost.get() > self.remaining() {
+            return Err(Refused {
+                retry_after: self.time_left(),
+            });
+        }
+        let Window {
+            start_us,
+            limit,
+            length_us,
+        } = self.window;
+        let after = Self {
+            count: self.count + cost.get(),
+            ..self
+        };
+        Ok(Taken {
+            state: State::new([start_us, after.count, limit, length_us]),
+            after: after.standing(),
+            fresh_at_us: self.window.end_us(),
+        })
+    }
+
+    fn remaining(&self) -> u64 {
+        self.window.limit.saturating_sub(self.count)
+    }
+
+    fn standing(&self) -> Standing {
+        let wait = |needed: bool| {
+            if needed {
+                self.time_left()
+            } else {
+                Duration::ZERO
+            }
+        };
+        let remaining = self.remaining();
+        Standing {
+            remaining,
+            reset_after: wait(self.count > 0),
+            next_after: wait(remaining < self.quota.capacity()),
+        }
+    }
+
+    fn time_left(&self) -> Duration {
+        Duration::from_micros(self.window.end_us() - self.now_us)
+    }
+}
