@@ -46,7 +46,7 @@ use std::sync::Arc;
 
 pub use domain::{
     Charge, Clock, Cost, CostAboveCapacity, Decision, Identity, Key, Limit, ManualClock, Mode,
-    Outcome, Quota, QuotaError, RuleName, RuleNameError, Source, Verdict,
+    Outcome, Quota, QuotaError, Receipt, RuleName, RuleNameError, Source, Unmergeable, Verdict,
 };
 
 /// Most keys that [`in_memory`] remembers.

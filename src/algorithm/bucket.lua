@@ -49,3 +49,11 @@ local function take(level, at, notice, cost, full, gain, unit)
   return left, 0, remaining, reset, next_after,
     (left - part_left) / unit, fresh_after, ceil_div(unit - part_left, gain), notice, at + fresh_after
 end
+
+-- The level as if so many tokens had not been charged then, as far as that is sure.
+local function credited(level, at, charged_at, tokens, full, gain, unit)
+  local worth = tokens * unit
+  if at > charged_at then worth = worth - (at - charged_at) * gain end
+  if worth <= 0 then return level end
+  return worth >= full - level and full or level + worth
+end

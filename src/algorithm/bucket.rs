@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    CLOCK_TOLERANCE_US, LATEST_US, Notice, Refused, Remembered, Standing, State, Step, Taken,
+    CLOCK_TOLERANCE_US, Kept, LATEST_US, Notice, Refused, Remembered, Standing, State, Step, Taken,
 };
 use crate::domain::{Cost, Quota};
 
@@ -100,10 +100,39 @@ impl<'a> Bucket<'a> {
             ..self
         };
         Ok(Taken {
-            state: write(&left),
+            kept: left.kept(write),
             after: left.standing(),
-            fresh_at_us: left.fresh_at_us(),
         })
+    }
+
+    fn kept(&self, write: impl Fn(&Self) -> State) -> Kept {
+        Kept {
+            state: write(self),
+            fresh_at_us: self.fresh_at_us(),
+        }
+    }
+
+    /// The bucket as if so many tokens had not been charged at `charged_at_us`, as far as that is sure.
+    ///
+    /// A bucket that was full since would have gained less without the charge, so what is given back loses its worth at
+    /// the refill rate from the charge to the last one: it never adds to what the law admits, and it is exact where
+    /// nobody was charged since.
+    pub(super) fn credited(
+        self,
+        charged_at_us: u64,
+        tokens: Cost,
+        write: impl Fn(&Self) -> State,
+    ) -> Kept {
+        let faded = self
+            .at_us
+            .saturating_sub(charged_at_us)
+            .saturating_mul(self.quota.gain());
+        let worth = tokens
+            .get()
+            .saturating_mul(self.quota.unit())
+            .saturating_sub(faded);
+        let level = self.level.saturating_add(worth).min(self.quota.full());
+        Self { level, ..self }.kept(write)
     }
 
     fn standing(&self) -> Standing {

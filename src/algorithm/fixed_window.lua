@@ -30,6 +30,16 @@ algorithms.fixedwindow = {
       start + length, start, count + cost, limit, length
   end,
 
+  credit = function(record, now, charged_at, tokens, capacity)
+    local start, count = integer(record[1]), integer(record[2])
+    local limit, length = integer(record[3]), integer(record[4])
+    if not (start and count and limit and length and is_window(start, limit, length)) then return nil end
+    if now < start then now = start end
+    if now >= start + length or charged_at < start or charged_at >= start + length then return nil end
+    count = count > tokens and count - tokens or 0
+    return count > 0 and start + length or now, start, count, limit < capacity and limit or capacity, length
+  end,
+
   write = function(key, fresh_at, start, count, limit, length)
     return redis.pcall('HSET', key, 'window', start, 'count', count, 'limit', limit, 'length', length)
   end,

@@ -21,7 +21,7 @@
 use std::time::Duration;
 
 use super::window::{self, Window};
-use super::{Algorithm, Refused, Remembered, Standing, State, Step, Taken};
+use super::{Algorithm, Kept, Refused, Remembered, Standing, State, Step, Taken};
 use crate::domain::{Cost, Quota};
 
 /// Aligned windows; see the module for its law.
@@ -38,29 +38,41 @@ impl Algorithm for FixedWindow {
     }
 
     fn step(&self, quota: &Quota, remembered: Remembered, now_us: u64, cost: Cost) -> Step {
-        let (state, notice) = window::read(
-            remembered,
-            now_us,
-            |State([start_us, count, limit, length_us, ..])| {
-                Window::new(start_us, limit, length_us).map(|window| (window, count))
-            },
-        );
-        let fresh = (Window::aligned(quota, now_us), 0);
-        let (window, count) = state
-            .filter(|(window, _)| now_us < window.end_us())
-            .unwrap_or(fresh);
-        let counter = Counter {
+        let (record, notice) = window::read(remembered, now_us, parse);
+        let counter = record.and_then(|record| Counter::of(quota, record, now_us));
+        let fresh = Counter {
             quota,
-            window: window.under(quota),
-            count,
-            now_us: now_us.max(window.start_us),
+            window: Window::aligned(quota, now_us),
+            count: 0,
+            now_us,
         };
+        let counter = counter.unwrap_or(fresh);
         Step {
             before: counter.standing(),
             outcome: counter.take(cost),
             notice,
         }
     }
+
+    fn credit(
+        &self,
+        quota: &Quota,
+        state: State,
+        now_us: u64,
+        charged_at_us: u64,
+        tokens: Cost,
+    ) -> Option<Kept> {
+        let counter = Counter::of(quota, parse(state)?, now_us)?;
+        let count = counter.count.saturating_sub(tokens.get());
+        counter
+            .window
+            .contains(charged_at_us)
+            .then(|| Counter { count, ..counter }.kept())
+    }
+}
+
+fn parse(State([start_us, count, limit, length_us, ..]): State) -> Option<(Window, u64)> {
+    Window::new(start_us, limit, length_us).map(|window| (window, count))
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -71,26 +83,48 @@ struct Counter<'a> {
     now_us: u64,
 }
 
-impl Counter<'_> {
+impl<'a> Counter<'a> {
+    /// The counter of a record; `None` once its window is over.
+    fn of(quota: &'a Quota, (window, count): (Window, u64), now_us: u64) -> Option<Self> {
+        let now_us = now_us.max(window.start_us);
+        (now_us < window.end_us()).then(|| Self {
+            quota,
+            window: window.under(quota),
+            count,
+            now_us,
+        })
+    }
+
+    fn kept(&self) -> Kept {
+        let Window {
+            start_us,
+            limit,
+            length_us,
+        } = self.window;
+        let fresh_at_us = if self.count > 0 {
+            self.window.end_us()
+        } else {
+            self.now_us
+        };
+        Kept {
+            state: State::new([start_us, self.count, limit, length_us]),
+            fresh_at_us,
+        }
+    }
+
     fn take(self, cost: Cost) -> Result<Taken, Refused> {
         if cost.get() > self.remaining() {
             return Err(Refused {
                 retry_after: self.time_left(),
             });
         }
-        let Window {
-            start_us,
-            limit,
-            length_us,
-        } = self.window;
         let after = Self {
             count: self.count + cost.get(),
             ..self
         };
         Ok(Taken {
-            state: State::new([start_us, after.count, limit, length_us]),
+            kept: after.kept(),
             after: after.standing(),
-            fresh_at_us: self.window.end_us(),
         })
     }
 

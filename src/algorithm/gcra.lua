@@ -1,23 +1,34 @@
 -- GCRA, the twin of gcra.rs.
 
+-- The level in units and the time of a record, which may be of another quota; nil when it is not ours.
+local function gcra_level(record, capacity, unit)
+  local tat, tat_fraction, at = integer(record[1]), integer(record[2]), integer(record[3])
+  local old_capacity, old_gain, old_unit = integer(record[4]), integer(record[5]), integer(record[6])
+  if not (tat and tat_fraction and at and old_capacity and old_gain and old_unit
+      and tat >= at and tat_fraction < old_gain and old_unit > 0 and old_capacity * old_unit < EXACT) then
+    return nil
+  end
+  -- An inexact sum is above 2^53 and so above any full bucket.
+  local level = old_capacity * old_unit - ((tat - at) * old_gain + tat_fraction)
+  if level < 0 then return nil end
+  local part = level % old_unit
+  return carried((level - part) / old_unit, part, old_unit, at, capacity, unit), at
+end
+
+local function gcra_fields(level, at, capacity, gain, unit)
+  local missing = capacity * unit - level
+  local part = missing % gain
+  return at + (missing - part) / gain, part, at, capacity, gain, unit
+end
+
 algorithms.gcra = {
   read = function(key)
     return redis.pcall('HMGET', key, 'tat', 'tat_fraction', 'at', 'capacity', 'gain', 'unit')
   end,
 
   step = function(record, now, cost, capacity, gain, unit)
-    local tat, tat_fraction, at = integer(record[1]), integer(record[2]), integer(record[3])
-    local old_capacity, old_gain, old_unit = integer(record[4]), integer(record[5]), integer(record[6])
-    local full, level, notice = capacity * unit, nil, 0
-    if tat and tat_fraction and at and old_capacity and old_gain and old_unit
-        and tat >= at and tat_fraction < old_gain and old_unit > 0 and old_capacity * old_unit < EXACT then
-      -- An inexact sum is above 2^53 and so above any full bucket.
-      local old_level = old_capacity * old_unit - ((tat - at) * old_gain + tat_fraction)
-      if old_level >= 0 then
-        local part = old_level % old_unit
-        level = carried((old_level - part) / old_unit, part, old_unit, at, capacity, unit)
-      end
-    end
+    local full, notice = capacity * unit, 0
+    local level, at = gcra_level(record, capacity, unit)
     if level then
       level, at, notice = refilled(level, at, now, full, gain)
     else
@@ -25,8 +36,15 @@ algorithms.gcra = {
     end
     local left, retry, r, s, n, r2, s2, n2, told, fresh_at = take(level, at, notice, cost, full, gain, unit)
     if not left then return retry, r, s, n, r2, s2, n2, told end
-    local part = (full - left) % gain
-    return retry, r, s, n, r2, s2, n2, told, fresh_at, at + (full - left - part) / gain, part, at, capacity, gain, unit
+    return retry, r, s, n, r2, s2, n2, told, fresh_at, gcra_fields(left, at, capacity, gain, unit)
+  end,
+
+  credit = function(record, _, charged_at, tokens, capacity, gain, unit)
+    local full = capacity * unit
+    local level, at = gcra_level(record, capacity, unit)
+    if not level then return nil end
+    level = credited(level, at, charged_at, tokens, full, gain, unit)
+    return at + ceil_div(full - level, gain), gcra_fields(level, at, capacity, gain, unit)
   end,
 
   write = function(key, fresh_at, tat, tat_fraction, at, capacity, gain, unit)

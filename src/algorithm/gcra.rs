@@ -18,7 +18,7 @@
 //! **Source.** ITU-T I.371 and ATM Forum TM 4.0 (virtual scheduling); exactness by the remainder is ours.
 
 use super::bucket::{Bucket, step};
-use super::{Algorithm, Remembered, State, Step};
+use super::{Algorithm, Kept, Remembered, State, Step};
 use crate::domain::{Cost, Quota};
 
 /// The generic cell rate algorithm; see the module for its law.
@@ -36,6 +36,17 @@ impl Algorithm for Gcra {
 
     fn step(&self, quota: &Quota, remembered: Remembered, now_us: u64, cost: Cost) -> Step {
         step(quota, remembered, now_us, cost, read, write)
+    }
+
+    fn credit(
+        &self,
+        quota: &Quota,
+        state: State,
+        _: u64,
+        charged_at_us: u64,
+        tokens: Cost,
+    ) -> Option<Kept> {
+        read(quota, state).map(|bucket| bucket.credited(charged_at_us, tokens, write))
     }
 }
 
@@ -103,8 +114,8 @@ mod tests {
                 prop_assert_eq!(a.notice, b.notice);
                 match (a.outcome, b.outcome) {
                     (Ok(a), Ok(b)) => {
-                        prop_assert_eq!((a.after, a.fresh_at_us), (b.after, b.fresh_at_us));
-                        (bucket, cells) = (Remembered::State(a.state), Remembered::State(b.state));
+                        prop_assert_eq!((a.after, a.kept.fresh_at_us), (b.after, b.kept.fresh_at_us));
+                        (bucket, cells) = (Remembered::State(a.kept.state), Remembered::State(b.kept.state));
                     }
                     (a, b) => prop_assert_eq!(a.err(), b.err()),
                 }

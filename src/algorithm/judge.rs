@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::{Notice, Remembered, State, Step};
+use super::{Kept, Notice, Remembered, Step};
 use crate::domain::{Charge, Decision, Outcome, Source, Verdict};
 
 /// What a request is told and what it changes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Judgement {
     /// The answer.
     pub verdict: Verdict,
@@ -24,9 +24,16 @@ pub struct Write {
     /// Which of the charges it belongs to.
     pub charge: usize,
     /// What to remember.
-    pub state: State,
-    /// When the record will equal a fresh one and may be forgotten, in microseconds since 1970.
-    pub fresh_at_us: u64,
+    pub kept: Kept,
+}
+
+/// What a request is judged for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Intent {
+    /// To be charged, if it is admitted.
+    Charge,
+    /// To be told what would happen; nothing is charged.
+    Peek,
 }
 
 /// Decides a request from what was remembered for each of its charges, whose keys all differ.
@@ -34,6 +41,7 @@ pub struct Write {
 /// `remembered(i)` is what the store held for `charges[i]`, all read at the same point of its history.
 pub fn judge(
     charges: &[Charge],
+    intent: Intent,
     remembered: impl Fn(usize) -> Remembered,
     now_us: u64,
 ) -> Judgement {
@@ -51,12 +59,15 @@ pub fn judge(
         .iter()
         .zip(&steps)
         .all(|(charge, step)| step.outcome.is_ok() || !charge.is_enforced());
-    let taken = |step: &Step| step.outcome.ok().filter(|_| admitted);
+    let taken = |step: &Step| {
+        step.outcome
+            .ok()
+            .filter(|_| admitted && intent == Intent::Charge)
+    };
     let writes = steps.iter().enumerate().filter_map(|(charge, step)| {
         taken(step).map(|taken| Write {
             charge,
-            state: taken.state,
-            fresh_at_us: taken.fresh_at_us,
+            kept: taken.kept,
         })
     });
     let decisions = charges.iter().zip(&steps).map(|(charge, step)| {
@@ -90,7 +101,7 @@ fn denied(retry_after: Duration) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::algorithm::named;
+    use crate::algorithm::{State, named};
     use crate::domain::{Cost, Identity, Key, Limit, Quota, RuleName};
 
     const NOW: u64 = 1_762_668_474_000_000;
@@ -112,6 +123,7 @@ mod tests {
         let charges = [charge("roomy", 10, 1), charge("full", 10, 2)];
         let judged = judge(
             &charges,
+            Intent::Charge,
             |i| {
                 if i == 0 {
                     Remembered::Nothing
@@ -142,6 +154,7 @@ mod tests {
         ];
         let judged = judge(
             &charges,
+            Intent::Charge,
             |i| {
                 if i == 0 {
                     Remembered::Nothing
@@ -171,6 +184,7 @@ mod tests {
         ];
         let judged = judge(
             &charges,
+            Intent::Charge,
             |i| {
                 if i == 0 {
                     state_with(1)
@@ -182,5 +196,13 @@ mod tests {
         );
         assert!(!judged.verdict.admitted && judged.writes.is_empty());
         assert_eq!(judged.verdict.decisions[1].remaining, 10);
+    }
+
+    #[test]
+    fn a_peek_tells_what_would_happen_and_writes_nothing() {
+        let charges = [charge("a", 10, 3)];
+        let judged = judge(&charges, Intent::Peek, |_| state_with(5), NOW);
+        assert!(judged.verdict.admitted && judged.writes.is_empty());
+        assert_eq!(judged.verdict.decisions[0].remaining, 5);
     }
 }

@@ -36,8 +36,8 @@ impl Record {
             .step(quota, now_us, cost)
             .outcome
             .map_err(|refused| refused.retry_after)?;
-        self.remembered = Remembered::State(taken.state);
-        self.fresh_at_us = taken.fresh_at_us;
+        self.remembered = Remembered::State(taken.kept.state);
+        self.fresh_at_us = taken.kept.fresh_at_us;
         Ok(taken.after)
     }
 }
@@ -114,6 +114,41 @@ proptest! {
         if let Ok(after) = record.charge(&quota, now, cost.min(quota.capacity())) {
             prop_assert_eq!(record.step(&quota, now, 1).before, after);
         }
+    }
+
+    /// What is given back counts as never charged: whatever happened since, no more is left than without the charge, and
+    /// just as much if it is given back at once.
+    #[test]
+    fn what_is_given_back_counts_as_never_charged(
+        algorithm in algorithms(), quota in quotas(), history in requests(0), cost in 1_u64..20,
+        later in requests(0)
+    ) {
+        let (without, mut now) = used(algorithm, &quota, &history);
+        let cost = Cost::new(cost.min(quota.capacity())).unwrap();
+        let mut with = without;
+        if let Err(wait) = with.charge(&quota, now, cost.get()) {
+            now += micros(wait);
+            with.charge(&quota, now, cost.get()).unwrap();
+        }
+        let give_back = |record: &Record, at: u64| {
+            let Remembered::State(state) = record.remembered else { unreachable!("it was charged") };
+            algorithm.credit(&quota, state, at, now, cost).map_or(record.remembered, |kept| Remembered::State(kept.state))
+        };
+        let at_once = Record { remembered: give_back(&with, now), ..with };
+        prop_assert_eq!(at_once.step(&quota, now, 1).before, without.step(&quota, now, 1).before);
+        let (mut without, mut at) = (without, now);
+        for (move_us, cost) in later {
+            at = at.saturating_add_signed(move_us);
+            let cost = cost.min(quota.capacity());
+            // What the charged record admits, the other would have admitted too.
+            if with.charge(&quota, at, cost).is_ok() {
+                prop_assert!(without.charge(&quota, at, cost).is_ok());
+            }
+        }
+        let given_back = Record { remembered: give_back(&with, at), ..with };
+        let left = given_back.step(&quota, at, 1).before.remaining;
+        prop_assert!(left <= quota.capacity());
+        prop_assert!(left <= without.step(&quota, at, 1).before.remaining);
     }
 
     /// Expiry is invisible: a record that is dropped when it is as good as fresh decides as one that is kept.

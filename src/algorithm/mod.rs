@@ -21,7 +21,7 @@ use crate::domain::{Cost, Quota};
 
 pub use fixed_window::FixedWindow;
 pub use gcra::Gcra;
-pub use judge::{Judgement, Write, judge};
+pub use judge::{Intent, Judgement, Write, judge};
 pub use sliding_window::SlidingWindow;
 pub use state::{MAX_FIELDS, State};
 pub use token_bucket::TokenBucket;
@@ -31,13 +31,14 @@ pub const ALL: &[&dyn Algorithm] = &[&TokenBucket, &Gcra, &SlidingWindow, &Fixed
 
 /// The Lua twins of [`ALL`], one after the other: the head of the script that runs inside Redis.
 ///
-/// Each algorithm is a chunk that sets `algorithms.<name>` to a table of three functions:
+/// Each algorithm is a chunk that sets `algorithms.<name>` to a table of four functions:
 ///
 /// | function | takes | returns |
 /// | --- | --- | --- |
 /// | `read(key)` | the key of a record | its fields as a table of strings, or a table with `err` |
 /// | `step(record, now, cost, capacity, gain, unit)` | those fields, microseconds, tokens, the [`Quota`] | `retry_after` (0 when allowed); `remaining, reset_after, next_after` before; the same three after; `notice`; `fresh_at`; the new fields |
-/// | `write(key, fresh_at, ...)` | the last values of `step` | nothing, or a table with `err` |
+/// | `write(key, fresh_at, ...)` | the last values of `step` or `credit` | nothing, or a table with `err` |
+/// | `credit(record, now, charged_at, tokens, capacity, gain, unit)` | the same, the time of the charge | `fresh_at`, the new fields; nothing if there is nothing to credit |
 pub const LUA: &str = concat!(
     include_str!("bucket.lua"),
     include_str!("window.lua"),
@@ -66,6 +67,18 @@ pub trait Algorithm: Send + Sync + fmt::Debug {
     ///
     /// `None` and a state that is not this algorithm's are a fresh record. `cost` is at most the capacity.
     fn step(&self, quota: &Quota, state: Remembered, now_us: u64, cost: Cost) -> Step;
+
+    /// Credits `tokens` that were charged at `charged_at_us` to the record that was charged, never above the capacity.
+    ///
+    /// `None` when there is nothing to credit: the record is not this algorithm's, or what was charged is forgotten.
+    fn credit(
+        &self,
+        quota: &Quota,
+        state: State,
+        now_us: u64,
+        charged_at_us: u64,
+        tokens: Cost,
+    ) -> Option<Kept>;
 }
 
 /// What the store held under a key.
@@ -101,15 +114,22 @@ pub struct Step {
     pub notice: Option<Notice>,
 }
 
+/// A record to remember.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// What to remember.
+    pub state: State,
+    /// When the record will equal a fresh one and may be forgotten, in microseconds since 1970.
+    pub fresh_at_us: u64,
+}
+
 /// The record after the cost was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Taken {
     /// What to remember.
-    pub state: State,
+    pub kept: Kept,
     /// How the record then stands.
     pub after: Standing,
-    /// When the record will equal a fresh one and may be forgotten, in microseconds since 1970.
-    pub fresh_at_us: u64,
 }
 
 /// The cost does not fit now.

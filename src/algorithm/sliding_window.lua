@@ -25,33 +25,41 @@ local function sliding_standing(previous, current, limit, length, left, capacity
   return remaining, reset, next_after
 end
 
+-- The window, its counters and the time in it, from a record; nil when it is not ours or nothing in it is in sight.
+-- The last value tells whether it was ours.
+local function sliding_read(record, now, capacity, fill)
+  local start, previous, current = integer(record[1]), integer(record[2]), integer(record[3])
+  local limit, length = integer(record[4]), integer(record[5])
+  if not (start and previous and current and limit and length and is_window(start, limit, length)
+      and previous <= LARGEST and current <= LARGEST) then
+    return nil, 0, 0, 0, 0, now, is_foreign(record, 5)
+  end
+  local notice = behind(start, now)
+  if now < start then now = start end
+  if now >= start + length then
+    start, previous, current, limit, length = start + length, current, 0, capacity, fill
+    if now >= start + length then start = nil end
+  end
+  return start, previous, current, limit < capacity and limit or capacity, length, now, notice
+end
+
+local function sliding_fresh_at(start, previous, current, length, now, fill)
+  if current > 0 then return start + length + fill end
+  return previous > 0 and start + length or now
+end
+
 algorithms.slidingwindow = {
   read = function(key)
     return redis.pcall('HMGET', key, 'window', 'previous', 'current', 'limit', 'length')
   end,
 
   step = function(record, now, cost, capacity, gain, unit)
-    local start, previous, current = integer(record[1]), integer(record[2]), integer(record[3])
-    local limit, length, notice = integer(record[4]), integer(record[5]), 0
     local fill = ceil_div(capacity * unit, gain)
-    local ours = start and previous and current and limit and length and is_window(start, limit, length)
-      and previous <= LARGEST and current <= LARGEST
-    if ours then
-      notice = behind(start, now)
-      if now < start then now = start end
-      if now >= start + length then
-        start, previous, current, limit, length = start + length, current, 0, capacity, fill
-        ours = now < start + length
-      end
-    else
-      notice = is_foreign(record, 5)
+    local start, previous, current, limit, length, at, notice = sliding_read(record, now, capacity, fill)
+    if not start then
+      start, previous, current, limit, length = at - at % fill, 0, 0, capacity, fill
     end
-    if not ours then
-      start, previous, current, limit, length = now - now % fill, 0, 0, capacity, fill
-    end
-    if limit > capacity then limit = capacity end
-
-    local left = start + length - now
+    local left = start + length - at
     local remaining, reset, next_after = sliding_standing(previous, current, limit, length, left, capacity, fill)
     if cost > remaining then
       local wait = sliding_wait(cost, previous, current, limit, length, left, capacity, fill)
@@ -60,7 +68,19 @@ algorithms.slidingwindow = {
     current = current + cost
     local r, s, n = sliding_standing(previous, current, limit, length, left, capacity, fill)
     return 0, remaining, reset, next_after, r, s, n, notice,
-      start + length + fill, start, previous, current, limit, length
+      sliding_fresh_at(start, previous, current, length, at, fill), start, previous, current, limit, length
+  end,
+
+  credit = function(record, now, charged_at, tokens, capacity, gain, unit)
+    local fill = ceil_div(capacity * unit, gain)
+    local start, previous, current, limit, length, at = sliding_read(record, now, capacity, fill)
+    if not start or charged_at >= start + length or charged_at < start - fill then return nil end
+    if charged_at >= start then
+      current = current > tokens and current - tokens or 0
+    else
+      previous = previous > tokens and previous - tokens or 0
+    end
+    return sliding_fresh_at(start, previous, current, length, at, fill), start, previous, current, limit, length
   end,
 
   write = function(key, fresh_at, start, previous, current, limit, length)

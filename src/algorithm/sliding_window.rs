@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use super::bucket::mul_div;
 use super::window::{self, Window};
-use super::{Algorithm, Refused, Remembered, Standing, State, Step, Taken};
+use super::{Algorithm, Kept, Refused, Remembered, Standing, State, Step, Taken};
 use crate::domain::{Cost, Quota};
 
 /// Two weighted windows; see the module for its law.
@@ -41,15 +41,8 @@ impl Algorithm for SlidingWindow {
     }
 
     fn step(&self, quota: &Quota, remembered: Remembered, now_us: u64, cost: Cost) -> Step {
-        let (record, notice) = window::read(
-            remembered,
-            now_us,
-            |State([start_us, previous, current, limit, length_us, _])| {
-                let window = Window::new(start_us, limit, length_us)?;
-                let counts = previous <= Quota::LARGEST && current <= Quota::LARGEST;
-                counts.then_some((window, (previous, current)))
-            },
-        );
+        let (record, notice) = window::read(remembered, now_us, parse);
+        let counters = record.and_then(|record| Counters::of(quota, record, now_us));
         let fresh = Counters {
             quota,
             window: Window::aligned(quota, now_us),
@@ -57,16 +50,6 @@ impl Algorithm for SlidingWindow {
             current: 0,
             now_us,
         };
-        let counters = record.and_then(|(window, (previous, current))| {
-            Counters {
-                quota,
-                window,
-                previous,
-                current,
-                now_us: now_us.max(window.start_us),
-            }
-            .rolled()
-        });
         let counters = counters.unwrap_or(fresh);
         Step {
             before: counters.standing(),
@@ -74,6 +57,51 @@ impl Algorithm for SlidingWindow {
             notice,
         }
     }
+
+    fn credit(
+        &self,
+        quota: &Quota,
+        state: State,
+        now_us: u64,
+        charged_at_us: u64,
+        tokens: Cost,
+    ) -> Option<Kept> {
+        let counters = Counters::of(quota, parse(state)?, now_us)?;
+        let Counters {
+            window,
+            previous,
+            current,
+            ..
+        } = counters;
+        let before_us = window.start_us.saturating_sub(quota.fill_time_us())..window.start_us;
+        if window.contains(charged_at_us) {
+            Some(
+                Counters {
+                    current: current.saturating_sub(tokens.get()),
+                    ..counters
+                }
+                .kept(),
+            )
+        } else if before_us.contains(&charged_at_us) {
+            Some(
+                Counters {
+                    previous: previous.saturating_sub(tokens.get()),
+                    ..counters
+                }
+                .kept(),
+            )
+        } else {
+            None
+        }
+    }
+}
+
+fn parse(
+    State([start_us, previous, current, limit, length_us, _]): State,
+) -> Option<(Window, (u64, u64))> {
+    let window = Window::new(start_us, limit, length_us)?;
+    (previous <= Quota::LARGEST && current <= Quota::LARGEST)
+        .then_some((window, (previous, current)))
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -85,26 +113,47 @@ struct Counters<'a> {
     now_us: u64,
 }
 
-impl Counters<'_> {
-    /// As of `now_us`: in the window that it lies in. `None` when nothing of what was counted is in sight any more.
-    fn rolled(self) -> Option<Self> {
-        if self.now_us < self.window.end_us() {
+impl<'a> Counters<'a> {
+    /// The counters of a record in the window that `now_us` lies in; `None` once nothing that was counted is in sight.
+    fn of(
+        quota: &'a Quota,
+        (window, (previous, current)): (Window, (u64, u64)),
+        now_us: u64,
+    ) -> Option<Self> {
+        let now_us = now_us.max(window.start_us);
+        if now_us < window.end_us() {
             return Some(Self {
-                window: self.window.under(self.quota),
-                ..self
+                quota,
+                window: window.under(quota),
+                previous,
+                current,
+                now_us,
             });
         }
         let next = Window {
-            start_us: self.window.end_us(),
-            limit: self.quota.capacity(),
-            length_us: self.quota.fill_time_us(),
+            start_us: window.end_us(),
+            limit: quota.capacity(),
+            length_us: quota.fill_time_us(),
         };
-        (self.now_us < next.end_us()).then_some(Self {
+        (now_us < next.end_us()).then_some(Self {
+            quota,
             window: next,
-            previous: self.current,
+            previous: current,
             current: 0,
-            ..self
+            now_us,
         })
+    }
+
+    fn kept(&self) -> Kept {
+        let Window {
+            start_us,
+            limit,
+            length_us,
+        } = self.window;
+        Kept {
+            state: State::new([start_us, self.previous, self.current, limit, length_us]),
+            fresh_at_us: self.forgotten_at_us(),
+        }
     }
 
     fn take(self, cost: Cost) -> Result<Taken, Refused> {
@@ -117,15 +166,9 @@ impl Counters<'_> {
             current: self.current + cost.get(),
             ..self
         };
-        let Window {
-            start_us,
-            limit,
-            length_us,
-        } = after.window;
         Ok(Taken {
-            state: State::new([start_us, after.previous, after.current, limit, length_us]),
+            kept: after.kept(),
             after: after.standing(),
-            fresh_at_us: after.forgotten_at_us(),
         })
     }
 
@@ -144,31 +187,28 @@ impl Counters<'_> {
 
     fn standing(&self) -> Standing {
         let remaining = self.remaining();
-        let full = self.previous == 0 && self.current == 0;
         let next_after = if remaining < self.quota.capacity() {
             self.time_until_room_for(remaining + 1)
         } else {
             Duration::ZERO
         };
-        let reset_us = if full {
-            0
-        } else {
-            self.forgotten_at_us() - self.now_us
-        };
+        let reset_after = Duration::from_micros(self.forgotten_at_us() - self.now_us);
         Standing {
             remaining,
-            reset_after: Duration::from_micros(reset_us),
+            reset_after,
             next_after,
         }
     }
 
     /// When nothing of what was counted is in sight any more.
     fn forgotten_at_us(&self) -> u64 {
-        let end_us = self.window.end_us();
-        if self.current > 0 {
-            end_us.saturating_add(self.quota.fill_time_us())
-        } else {
-            end_us
+        match (self.previous, self.current) {
+            (0, 0) => self.now_us,
+            (_, 0) => self.window.end_us(),
+            _ => self
+                .window
+                .end_us()
+                .saturating_add(self.quota.fill_time_us()),
         }
     }
 
@@ -210,7 +250,7 @@ mod tests {
             .iter()
             .fold(Remembered::Nothing, |record, &(at, cost)| {
                 let step = SlidingWindow.step(quota, record, NOON + at, Cost::new(cost).unwrap());
-                Remembered::State(step.outcome.unwrap().state)
+                Remembered::State(step.outcome.unwrap().kept.state)
             })
     }
 

@@ -1,17 +1,21 @@
 -- Token bucket, the twin of token_bucket.rs: the same integers, all below 2^53, so that doubles hold them exactly.
 
+-- The level in units and the time of a record, which may be of another quota; nil when it is not ours.
+local function token_bucket_level(record, capacity, unit)
+  local tokens, at = integer(record[1]), integer(record[2])
+  local fraction, fraction_of = integer(record[3]), integer(record[4])
+  if not (tokens and at and fraction and fraction_of) then return nil end
+  return carried(tokens, fraction, fraction_of, at, capacity, unit), at
+end
+
 algorithms.tokenbucket = {
   read = function(key)
     return redis.pcall('HMGET', key, 'tokens', 'last_refill', 'fraction', 'fraction_of')
   end,
 
   step = function(record, now, cost, capacity, gain, unit)
-    local tokens, at = integer(record[1]), integer(record[2])
-    local fraction, fraction_of = integer(record[3]), integer(record[4])
-    local full, level, notice = capacity * unit, nil, 0
-    if tokens and at and fraction and fraction_of then
-      level = carried(tokens, fraction, fraction_of, at, capacity, unit)
-    end
+    local full, notice = capacity * unit, 0
+    local level, at = token_bucket_level(record, capacity, unit)
     if level then
       level, at, notice = refilled(level, at, now, full, gain)
     else
@@ -21,6 +25,15 @@ algorithms.tokenbucket = {
     if not left then return retry, r, s, n, r2, s2, n2, told end
     local part = left % unit
     return retry, r, s, n, r2, s2, n2, told, fresh_at, (left - part) / unit, at, part, unit
+  end,
+
+  credit = function(record, _, charged_at, tokens, capacity, gain, unit)
+    local full = capacity * unit
+    local level, at = token_bucket_level(record, capacity, unit)
+    if not level then return nil end
+    level = credited(level, at, charged_at, tokens, full, gain, unit)
+    local part = level % unit
+    return at + ceil_div(full - level, gain), (level - part) / unit, at, part, unit
   end,
 
   write = function(key, fresh_at, tokens, at, fraction, fraction_of)

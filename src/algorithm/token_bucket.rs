@@ -21,7 +21,7 @@
 //! Communications Magazine 24(10), 1986; RFC 2697 for the continuous form.
 
 use super::bucket::{Bucket, step};
-use super::{Algorithm, Remembered, State, Step};
+use super::{Algorithm, Kept, Remembered, State, Step};
 use crate::domain::{Cost, Quota};
 
 /// The token bucket; see the module for its law.
@@ -39,6 +39,17 @@ impl Algorithm for TokenBucket {
 
     fn step(&self, quota: &Quota, remembered: Remembered, now_us: u64, cost: Cost) -> Step {
         step(quota, remembered, now_us, cost, read, write)
+    }
+
+    fn credit(
+        &self,
+        quota: &Quota,
+        state: State,
+        _: u64,
+        charged_at_us: u64,
+        tokens: Cost,
+    ) -> Option<Kept> {
+        read(quota, state).map(|bucket| bucket.credited(charged_at_us, tokens, write))
     }
 }
 
@@ -93,7 +104,7 @@ mod tests {
         fn charge(&mut self, quota: &Quota, now_us: u64, cost: u64) -> Result<Standing, Duration> {
             match step(quota, self.0, now_us, cost).outcome {
                 Ok(taken) => {
-                    self.0 = Remembered::State(taken.state);
+                    self.0 = Remembered::State(taken.kept.state);
                     Ok(taken.after)
                 }
                 Err(refused) => Err(refused.retry_after),

@@ -42,6 +42,10 @@ impl Window {
         }
     }
 
+    pub(super) fn contains(&self, at_us: u64) -> bool {
+        (self.start_us..self.end_us()).contains(&at_us)
+    }
+
     pub(super) fn end_us(&self) -> u64 {
         self.start_us.saturating_add(self.length_us)
     }

@@ -53,6 +53,20 @@ pub struct CostAboveCapacity {
     pub capacity: u64,
 }
 
+/// Why two charges of one key cannot be made one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unmergeable {
+    /// They count it differently.
+    #[error("the same key under two limits")]
+    TwoLimits,
+    /// One is enforced and one only observed.
+    #[error("the same key both enforced and observed")]
+    TwoModes,
+    /// Their sum can never pass.
+    #[error(transparent)]
+    CostAboveCapacity(#[from] CostAboveCapacity),
+}
+
 impl Charge {
     /// An enforced charge of `cost` tokens.
     ///
@@ -72,6 +86,25 @@ impl Charge {
             limit,
             cost,
             mode: Mode::Enforced,
+        })
+    }
+
+    /// This charge and another of the same key as one, of the sum.
+    ///
+    /// # Errors
+    ///
+    /// When they are under two limits or in two modes, or when the sum is above the capacity.
+    pub fn merged(self, other: &Self) -> Result<Self, Unmergeable> {
+        if self.limit != other.limit {
+            return Err(Unmergeable::TwoLimits);
+        }
+        if self.mode != other.mode {
+            return Err(Unmergeable::TwoModes);
+        }
+        let cost = self.cost.saturating_add(other.cost.get());
+        Ok(Self {
+            mode: self.mode,
+            ..Self::new(self.key, self.limit, cost)?
         })
     }
 

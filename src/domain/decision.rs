@@ -57,7 +57,9 @@ impl Decision {
 }
 
 /// The answer to one request: a decision for each of its charges, in their order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// It cannot be copied, for it can be turned into [receipts](Self::into_receipts) once.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// One decision a charge, in the order of the charges.
     pub decisions: SmallVec<[Decision; 1]>,

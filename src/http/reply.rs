@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::headers;
-use crate::domain::{Decision, Verdict};
+use crate::domain::{CostAboveCapacity, Decision, Verdict};
 use crate::limiter::Rule;
 
 /// The problem type of draft-ietf-httpapi-ratelimit-headers for a quota that is used up.
@@ -68,6 +68,12 @@ pub(super) fn denied(rule: &Rule, verdict: &Verdict) -> Response {
         headers::set(response.headers_mut(), rule, decision);
     }
     response
+}
+
+/// 422: the cost is above the capacity, so there is nothing to wait for.
+pub(super) fn inadmissible(error: CostAboveCapacity) -> Response {
+    let status = StatusCode::UNPROCESSABLE_ENTITY;
+    Problem::new(status, "Cost above the limit", format!("{error}.")).into_response()
 }
 
 /// 503: the store could not decide.

@@ -107,6 +107,7 @@ where
                     Ok(response)
                 }
                 Answer::Decided(verdict) => Ok(reply::denied(rule, &verdict)),
+                Answer::Inadmissible(error) => Ok(reply::inadmissible(error)),
                 Answer::Unlimited => Ok(ready.call(request).await?.into_response()),
                 Answer::Unavailable => Ok(reply::unavailable()),
             }

@@ -5,7 +5,7 @@ mod rule;
 
 use std::sync::Arc;
 
-use crate::domain::{Charge, Clock, Identity, Key, Verdict};
+use crate::domain::{Charge, Clock, CostAboveCapacity, Identity, Key, Verdict};
 use crate::strategy::{Fault, Strategy};
 
 use failure::FaultLog;
@@ -26,10 +26,12 @@ pub struct Limiter {
 }
 
 /// What a request is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The limits were asked: admitted or denied, with the numbers.
     Decided(Verdict),
+    /// The cost is above the capacity: it can never pass, so no wait is named.
+    Inadmissible(CostAboveCapacity),
     /// The store could not be asked and the policy is to let it pass: nothing was counted.
     Unlimited,
     /// The store could not be asked and the policy is to refuse.
@@ -77,6 +79,7 @@ impl Limiter {
                 self.faults.cleared();
                 Answer::Decided(verdict)
             }
+            Err(Fault::Inadmissible(error)) => Answer::Inadmissible(error),
             Err(fault) => {
                 self.faults.met(&fault, self.on_store_error);
                 match self.on_store_error {

@@ -7,32 +7,30 @@ use std::task::{Context, Poll};
 use super::Fault;
 use crate::domain::Verdict;
 
-type Answer = Result<Verdict, Fault>;
+/// An answer on its way, or already there: so a strategy in memory allocates nothing and stays dyn-safe.
+pub struct Deciding<'a, T = Verdict>(Inner<'a, T>);
 
-/// A decision on its way, or already there: so a strategy in memory allocates nothing and stays dyn-safe.
-pub struct Deciding<'a>(Inner<'a>);
-
-enum Inner<'a> {
-    Ready(Option<Answer>),
-    Waiting(Pin<Box<dyn Future<Output = Answer> + Send + 'a>>),
+enum Inner<'a, T> {
+    Ready(Option<Result<T, Fault>>),
+    Waiting(Pin<Box<dyn Future<Output = Result<T, Fault>> + Send + 'a>>),
 }
 
-impl<'a> Deciding<'a> {
-    /// A decision that is already made.
-    pub fn ready(answer: Answer) -> Self {
+impl<'a, T> Deciding<'a, T> {
+    /// An answer that is already there.
+    pub fn ready(answer: Result<T, Fault>) -> Self {
         Self(Inner::Ready(Some(answer)))
     }
 
-    /// A decision to wait for.
-    pub fn waiting(future: impl Future<Output = Answer> + Send + 'a) -> Self {
+    /// An answer to wait for.
+    pub fn waiting(future: impl Future<Output = Result<T, Fault>> + Send + 'a) -> Self {
         Self(Inner::Waiting(Box::pin(future)))
     }
 }
 
-impl Future for Deciding<'_> {
-    type Output = Answer;
+impl<T: Unpin> Future for Deciding<'_, T> {
+    type Output = Result<T, Fault>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
             Inner::Ready(answer) => {
                 Poll::Ready(answer.take().expect("not polled after it resolved"))
@@ -42,7 +40,7 @@ impl Future for Deciding<'_> {
     }
 }
 
-impl fmt::Debug for Deciding<'_> {
+impl<T> fmt::Debug for Deciding<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.0 {
             Inner::Ready(_) => "Ready",

@@ -93,8 +93,11 @@ pub fn build(plan: &Plan) -> Result<Stack, Fault> {
         Kind::Transaction => {
             let pool = pool(plan.settings()?, plan.pool_size, plan.timeout)?;
             // A tenth less than the deadline around it, so that it can say that it was contention.
-            let transaction = Transaction::new(pool, plan.timeout * 9 / 10, plan.seed);
-            (Arc::new(transaction), Some(plan.link(1)?))
+            let (link, within) = (plan.link(1)?, plan.timeout * 9 / 10);
+            (
+                Arc::new(Transaction::new(pool, link.clone(), within, plan.seed)),
+                Some(link),
+            )
         }
         Kind::Hash => {
             let link = plan.link(SHARED_CONNECTIONS)?;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::domain::{CostAboveCapacity, Unmergeable};
+
 /// Why a strategy could not decide. Each says whether the request may have been charged all the same.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
@@ -42,6 +44,9 @@ pub enum Fault {
     /// The table is full of live buckets, and the overflow buckets cannot hold this request either.
     #[error("the table of keys is full")]
     TableFull,
+    /// The cost is above the capacity: it can never pass, however long one waits.
+    #[error(transparent)]
+    Inadmissible(CostAboveCapacity),
     /// The request itself is not one that can be decided.
     #[error("malformed request: {0}")]
     Malformed(String),
@@ -66,6 +71,7 @@ impl Fault {
             | Self::BadRecord { .. }
             | Self::Contended { .. }
             | Self::TableFull
+            | Self::Inadmissible(_)
             | Self::Malformed(_) => false,
         }
     }
@@ -81,6 +87,7 @@ impl Fault {
             Self::BadRecord { .. }
             | Self::Contended { .. }
             | Self::TableFull
+            | Self::Inadmissible(_)
             | Self::Malformed(_) => Scope::Request,
         }
     }
@@ -95,7 +102,17 @@ impl Fault {
             Self::Contended { .. } => "contended",
             Self::BadReply(_) => "bad_reply",
             Self::TableFull => "table_full",
+            Self::Inadmissible(_) => "inadmissible",
             Self::Malformed(_) => "malformed",
+        }
+    }
+}
+
+impl From<Unmergeable> for Fault {
+    fn from(error: Unmergeable) -> Self {
+        match error {
+            Unmergeable::CostAboveCapacity(error) => Self::Inadmissible(error),
+            Unmergeable::TwoLimits | Unmergeable::TwoModes => Self::Malformed(error.to_string()),
         }
     }
 }

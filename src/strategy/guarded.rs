@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Deciding, Fault, Strategy};
-use crate::domain::Charge;
+use crate::algorithm::Intent;
+use crate::domain::{Charge, Key, Receipt};
 
 /// A strategy that gives up after a fixed time: turn, pool, connect and command together.
 #[derive(Debug)]
@@ -18,6 +19,16 @@ impl Deadline {
     pub fn new(inner: Arc<dyn Strategy>, after: Duration) -> Self {
         Self { inner, after }
     }
+
+    fn within<'a, T: Send + Unpin + 'a>(&self, deciding: Deciding<'a, T>) -> Deciding<'a, T> {
+        let after = self.after;
+        Deciding::waiting(async move {
+            match tokio::time::timeout(after, deciding).await {
+                Ok(answer) => answer,
+                Err(_) => Err(Fault::Timeout(after)),
+            }
+        })
+    }
 }
 
 impl Strategy for Deadline {
@@ -25,14 +36,16 @@ impl Strategy for Deadline {
         self.inner.name()
     }
 
-    fn decide<'a>(&'a self, charges: &'a [Charge]) -> Deciding<'a> {
-        let deciding = self.inner.decide(charges);
-        Deciding::waiting(async move {
-            match tokio::time::timeout(self.after, deciding).await {
-                Ok(answer) => answer,
-                Err(_) => Err(Fault::Timeout(self.after)),
-            }
-        })
+    fn ask<'a>(&'a self, charges: &'a [Charge], intent: Intent) -> Deciding<'a> {
+        self.within(self.inner.ask(charges, intent))
+    }
+
+    fn give_back(&self, receipts: Vec<Receipt>) -> Deciding<'_, ()> {
+        self.within(self.inner.give_back(receipts))
+    }
+
+    fn reset<'a>(&'a self, key: &'a Key) -> Deciding<'a, ()> {
+        self.within(self.inner.reset(key))
     }
 }
 
@@ -50,7 +63,15 @@ mod tests {
             "never"
         }
 
-        fn decide<'a>(&'a self, _: &'a [Charge]) -> Deciding<'a> {
+        fn ask<'a>(&'a self, _: &'a [Charge], _: Intent) -> Deciding<'a> {
+            Deciding::waiting(std::future::pending())
+        }
+
+        fn give_back(&self, _: Vec<Receipt>) -> Deciding<'_, ()> {
+            Deciding::waiting(std::future::pending())
+        }
+
+        fn reset<'a>(&'a self, _: &'a Key) -> Deciding<'a, ()> {
             Deciding::waiting(std::future::pending())
         }
     }
@@ -59,7 +80,9 @@ mod tests {
     async fn gives_up_at_the_deadline() {
         let after = Duration::from_millis(50);
         let started = Instant::now();
-        let fault = Deadline::new(Arc::new(Never), after).decide(&[]).await;
+        let fault = Deadline::new(Arc::new(Never), after)
+            .give_back(Vec::new())
+            .await;
         assert_eq!(
             (fault, started.elapsed()),
             (Err(Fault::Timeout(after)), after)

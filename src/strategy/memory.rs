@@ -15,9 +15,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use smallvec::SmallVec;
 use tracing::warn;
 
-use super::{Deciding, Fault, Strategy, check};
-use crate::algorithm::{Notice, Remembered, State, judge};
-use crate::domain::{Charge, Clock, Key, Limit, Verdict};
+use super::{Deciding, Fault, Strategy};
+use crate::algorithm::{Intent, Kept, Notice, Remembered, judge};
+use crate::domain::{Charge, Clock, Key, Limit, Receipt, Verdict};
 
 /// Fewest records to a shard; below twice that there is one shard only.
 const SHARD_RECORDS: usize = 4096;
@@ -65,50 +65,38 @@ impl Memory {
         self.len() == 0
     }
 
-    fn decide_now(&self, charges: &[Charge]) -> Result<Verdict, Fault> {
-        check(charges)?;
+    fn ask_now(&self, charges: &[Charge], intent: Intent) -> Result<Verdict, Fault> {
         let places: SmallVec<[usize; 1]> = charges
             .iter()
             .map(|charge| self.shard_of(charge.key()))
             .collect();
-        let mut order = places.clone();
-        order.sort_unstable();
-        order.dedup();
-        let mut held: SmallVec<[MutexGuard<'_, Shard>; 1]> =
-            order.iter().map(|&i| lock(&self.shards[i])).collect();
-        // Locked in ascending order, found again by their place in it.
-        let guard_of = |charge: usize| {
-            order
-                .binary_search(&places[charge])
-                .expect("every shard of a charge is held")
-        };
-
+        let mut held = Held::of(&self.shards, &places);
         // Read under the locks: whoever held them before has then read an earlier time.
         let now_us = self.clock.now_us();
         let seats: SmallVec<[Seat; 1]> = charges
             .iter()
             .enumerate()
-            .map(|(i, charge)| held[guard_of(i)].seat(charge.key(), now_us))
+            .map(|(i, charge)| held.shard(places[i]).seat(charge.key(), now_us))
             .collect();
         let mut overflow = seats
             .contains(&Seat::Overflow)
             .then(|| self.overflow(charges, &seats))
             .transpose()?;
 
-        let remembered = |i: usize| match (seats[i], &overflow) {
-            (Seat::Overflow, Some(overflow)) => overflow.get(charges[i].limit(), now_us),
-            _ => held[guard_of(i)].get(charges[i].key(), now_us),
-        };
-        let judged = judge(charges, remembered, now_us);
+        let remembered: SmallVec<[Remembered; 1]> = (0..charges.len())
+            .map(|i| match (seats[i], &overflow) {
+                (Seat::Overflow, Some(overflow)) => overflow.get(charges[i].limit(), now_us),
+                _ => held.shard(places[i]).get(charges[i].key(), now_us),
+            })
+            .collect();
+        let judged = judge(charges, intent, |i| remembered[i], now_us);
         for write in &judged.writes {
             let charge = &charges[write.charge];
-            let record = Record {
-                state: write.state,
-                fresh_at_us: write.fresh_at_us,
-            };
             match (seats[write.charge], &mut overflow) {
-                (Seat::Overflow, Some(overflow)) => overflow.set(charge.limit(), record),
-                _ => held[guard_of(write.charge)].set(charge.key(), record),
+                (Seat::Overflow, Some(overflow)) => overflow.set(charge.limit(), write.kept),
+                _ => held
+                    .shard(places[write.charge])
+                    .set(charge.key(), write.kept),
             }
         }
         if judged.notices.contains(&Notice::ClockBehind)
@@ -160,8 +148,50 @@ impl Strategy for Memory {
         "memory"
     }
 
-    fn decide<'a>(&'a self, charges: &'a [Charge]) -> Deciding<'a> {
-        Deciding::ready(self.decide_now(charges))
+    fn ask<'a>(&'a self, charges: &'a [Charge], intent: Intent) -> Deciding<'a> {
+        Deciding::ready(self.ask_now(charges, intent))
+    }
+
+    fn give_back(&self, receipts: Vec<Receipt>) -> Deciding<'_, ()> {
+        let places: SmallVec<[usize; 1]> = receipts
+            .iter()
+            .map(|receipt| self.shard_of(&receipt.key))
+            .collect();
+        let mut held = Held::of(&self.shards, &places);
+        let now_us = self.clock.now_us();
+        for (receipt, place) in receipts.iter().zip(places) {
+            held.shard(place).credit(receipt, now_us);
+        }
+        Deciding::ready(Ok(()))
+    }
+
+    fn reset<'a>(&'a self, key: &'a Key) -> Deciding<'a, ()> {
+        lock(&self.shards[self.shard_of(key)]).forget(key);
+        Deciding::ready(Ok(()))
+    }
+}
+
+/// Some shards, locked in ascending order and found again by their number.
+struct Held<'a> {
+    places: SmallVec<[usize; 1]>,
+    guards: SmallVec<[MutexGuard<'a, Shard>; 1]>,
+}
+
+impl<'a> Held<'a> {
+    fn of(shards: &'a [Mutex<Shard>], places: &[usize]) -> Self {
+        let mut places = SmallVec::from_slice(places);
+        places.sort_unstable();
+        places.dedup();
+        let guards = places.iter().map(|&place| lock(&shards[place])).collect();
+        Self { places, guards }
+    }
+
+    fn shard(&mut self, place: usize) -> &mut Shard {
+        let i = self
+            .places
+            .binary_search(&place)
+            .expect("every shard of a request is held");
+        &mut self.guards[i]
     }
 }
 
@@ -179,30 +209,17 @@ enum Seat {
     Overflow,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Record {
-    state: State,
-    fresh_at_us: u64,
-}
-
-impl Record {
-    fn is_live(&self, now_us: u64) -> bool {
-        now_us < self.fresh_at_us
+fn live(record: Option<&Kept>, now_us: u64) -> Remembered {
+    match record {
+        Some(record) if now_us < record.fresh_at_us => Remembered::State(record.state),
+        _ => Remembered::Nothing,
     }
-}
-
-fn live(record: Option<&Record>, now_us: u64) -> Remembered {
-    record
-        .filter(|record| record.is_live(now_us))
-        .map_or(Remembered::Nothing, |record| {
-            Remembered::State(record.state)
-        })
 }
 
 #[derive(Debug)]
 struct Shard {
     room: usize,
-    records: HashMap<Key, Record>,
+    records: HashMap<Key, Kept>,
     /// One entry a record, with a time before which it is surely live. Looked at only to make room.
     by_expiry: BinaryHeap<Reverse<(u64, Key)>>,
 }
@@ -232,10 +249,38 @@ impl Shard {
         live(self.records.get(key), now_us)
     }
 
-    fn set(&mut self, key: &Key, record: Record) {
+    fn set(&mut self, key: &Key, record: Kept) {
         if self.records.insert(key.clone(), record).is_none() {
             self.by_expiry
                 .push(Reverse((record.fresh_at_us, key.clone())));
+        }
+    }
+
+    fn credit(&mut self, receipt: &Receipt, now_us: u64) {
+        let Some(record) = self
+            .records
+            .get_mut(&receipt.key)
+            .filter(|record| now_us < record.fresh_at_us)
+        else {
+            return;
+        };
+        let Receipt {
+            limit,
+            tokens,
+            charged_at_us,
+            ..
+        } = receipt;
+        let credited =
+            limit
+                .algorithm
+                .credit(&limit.quota, record.state, now_us, *charged_at_us, *tokens);
+        *record = credited.unwrap_or(*record);
+    }
+
+    /// Makes a record as good as fresh; it stays until it is swept, for it has an entry in `by_expiry`.
+    fn forget(&mut self, key: &Key) {
+        if let Some(record) = self.records.get_mut(key) {
+            record.fresh_at_us = 0;
         }
     }
 
@@ -254,7 +299,7 @@ impl Shard {
             let hash_map::Entry::Occupied(record) = self.records.entry(key) else {
                 continue;
             };
-            if record.get().is_live(now_us) {
+            if now_us < record.get().fresh_at_us {
                 let later = record.get().fresh_at_us;
                 self.by_expiry.push(Reverse((later, record.key().clone())));
             } else {
@@ -267,7 +312,7 @@ impl Shard {
 
 /// One bucket for each limit that overflowed; as many as there are limits at the most.
 #[derive(Debug, Default)]
-struct Overflow(Vec<(Limit, Record)>);
+struct Overflow(Vec<(Limit, Kept)>);
 
 impl Overflow {
     fn get(&self, limit: Limit, now_us: u64) -> Remembered {
@@ -280,7 +325,7 @@ impl Overflow {
         )
     }
 
-    fn set(&mut self, limit: Limit, record: Record) {
+    fn set(&mut self, limit: Limit, record: Kept) {
         match self.0.iter_mut().find(|(of, _)| *of == limit) {
             Some((_, kept)) => *kept = record,
             None => self.0.push((limit, record)),
@@ -327,7 +372,7 @@ mod tests {
 
     fn admits(memory: &Memory, name: &str, capacity: u64) -> bool {
         memory
-            .decide_now(&[charge(name, capacity)])
+            .ask_now(&[charge(name, capacity)], Intent::Charge)
             .unwrap()
             .admitted
     }
@@ -405,6 +450,6 @@ mod tests {
         let (memory, _) = table(1);
         assert!(admits(&memory, "a", 2));
         let both = [charge("b", 2), charge("c", 2)];
-        assert_eq!(memory.decide_now(&both), Err(Fault::TableFull));
+        assert_eq!(memory.ask_now(&both, Intent::Charge), Err(Fault::TableFull));
     }
 }

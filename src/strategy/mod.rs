@@ -8,11 +8,13 @@ pub mod factory;
 mod fault;
 mod guarded;
 mod memory;
+mod merge;
 pub mod redis;
 
 use std::fmt;
 
-use crate::domain::Charge;
+use crate::algorithm::Intent;
+use crate::domain::{Charge, Key, Receipt};
 
 pub use deciding::Deciding;
 pub use fault::{Fault, Scope};
@@ -23,34 +25,47 @@ pub use memory::Memory;
 pub const MAX_CHARGES: usize = 16;
 
 /// Remembers what was charged and commits new charges, all of a request's or none.
+///
+/// Dropping one of its futures early never leaves half of a request done, but the whole may be.
 pub trait Strategy: Send + Sync + fmt::Debug {
     /// The word by which it is chosen, such as `lua`.
     fn name(&self) -> &'static str;
 
-    /// Decides one request. Dropping the future early never leaves half a request charged, but the whole may be.
+    /// Decides one request whose keys all differ: what a strategy implements of [`decide`](Self::decide) and
+    /// [`peek`](Self::peek).
+    fn ask<'a>(&'a self, charges: &'a [Charge], intent: Intent) -> Deciding<'a>;
+
+    /// Gives back what receipts say to the buckets and windows that were charged, all in one step: never above their
+    /// capacity, and never creating a record. What is forgotten already is given back by that.
     ///
     /// # Errors
     ///
-    /// A [`Fault`] when no decision could be had. The future resolves to [`Fault::Malformed`] for no charge, for
-    /// more than [`MAX_CHARGES`] and for the same key twice.
-    fn decide<'a>(&'a self, charges: &'a [Charge]) -> Deciding<'a>;
-}
+    /// A [`Fault`]; after an ambiguous one it may have been given back. The receipts are gone either way.
+    fn give_back(&self, receipts: Vec<Receipt>) -> Deciding<'_, ()>;
 
-/// Refuses what no strategy can decide.
-pub(crate) fn check(charges: &[Charge]) -> Result<(), Fault> {
-    if charges.is_empty() || charges.len() > MAX_CHARGES {
-        return Err(Fault::Malformed(format!(
-            "{} charges: 1 to {MAX_CHARGES} are allowed",
-            charges.len()
-        )));
+    /// Forgets a key: its next request finds a full bucket.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`]; after an ambiguous one it may be forgotten.
+    fn reset<'a>(&'a self, key: &'a Key) -> Deciding<'a, ()>;
+
+    /// Decides one request and charges it if it is admitted. The same key twice under one limit is charged as the sum.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] when no decision could be had: [`Fault::Malformed`] for no charge, for more than [`MAX_CHARGES`] and
+    /// for a key under two limits or in two modes; [`Fault::Inadmissible`] for a sum above the capacity.
+    fn decide<'a>(&'a self, charges: &'a [Charge]) -> Deciding<'a> {
+        merge::asked(self, charges, Intent::Charge)
     }
-    let twice = charges
-        .iter()
-        .enumerate()
-        .any(|(i, a)| charges[..i].iter().any(|b| a.key() == b.key()));
-    if twice {
-        Err(Fault::Malformed("the same key twice".to_owned()))
-    } else {
-        Ok(())
+
+    /// Tells what [`decide`](Self::decide) would, and charges nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`decide`](Self::decide).
+    fn peek<'a>(&'a self, charges: &'a [Charge]) -> Deciding<'a> {
+        merge::asked(self, charges, Intent::Peek)
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tollgate::algorithm::{ALL, Algorithm};
 use tollgate::strategy::factory::{Kind, Stack};
 use tollgate::strategy::{Fault, MAX_CHARGES, Scope};
-use tollgate::{Charge, Quota, Verdict};
+use tollgate::{Charge, CostAboveCapacity, Quota, Verdict};
 
 use crate::bench::{RedisServer, charge, kinds, quota, stack};
 
@@ -151,8 +151,10 @@ async fn refuses_what_cannot_be_decided() {
         let many: Vec<_> = (0..=MAX_CHARGES)
             .map(|i| charge(algorithm, &format!("{name}-{i}"), quota(1), 1))
             .collect();
-        let twice = [many[0].clone(), many[0].clone()];
-        for malformed in [&many[..], &[], &twice] {
+        let other_limit = charge(algorithm, &format!("{name}-0"), quota(2), 1);
+        let two_limits = [many[0].clone(), other_limit];
+        let two_modes = [many[0].clone(), many[0].clone().observed()];
+        for malformed in [&many[..], &[], &two_limits, &two_modes] {
             let fault = stack.strategy.decide(malformed).await.unwrap_err();
             assert!(
                 matches!(fault, Fault::Malformed(_)) && !fault.is_ambiguous(),
@@ -192,6 +194,158 @@ async fn exact_under_concurrency() {
             admitted += u32::from(task.await.unwrap());
         }
         assert_eq!(admitted, 50, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_same_key_twice_is_charged_as_the_sum() {
+    let (_redis, matrix) = matrix();
+    for (algorithm, kind, stack) in matrix {
+        let name = (algorithm.name(), kind.name());
+        let charges = [("a", 2), ("b", 1), ("a", 3)].map(|(key, cost)| {
+            charge(algorithm, &format!("{}-{key}", kind.name()), quota(8), cost)
+        });
+        let told = |verdict: &Verdict| {
+            verdict
+                .decisions
+                .iter()
+                .map(|d| (d.is_allowed(), d.remaining))
+                .collect::<Vec<_>>()
+        };
+        let first = decide(&stack, &charges).await;
+        assert_eq!(
+            (first.admitted, told(&first)),
+            (true, vec![(true, 3), (true, 7), (true, 3)]),
+            "{name:?}"
+        );
+        let second = decide(&stack, &charges).await;
+        assert_eq!(
+            (second.admitted, told(&second)),
+            (false, vec![(false, 3), (true, 7), (false, 3)]),
+            "{name:?}"
+        );
+        let too_much =
+            [5, 5].map(|cost| charge(algorithm, &format!("{}-a", kind.name()), quota(8), cost));
+        let never = CostAboveCapacity {
+            cost: 10,
+            capacity: 8,
+        };
+        assert_eq!(
+            stack.strategy.decide(&too_much).await,
+            Err(Fault::Inadmissible(never)),
+            "{name:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_peek_tells_what_would_happen_and_charges_nothing() {
+    let (redis, matrix) = matrix();
+    for (algorithm, kind, stack) in matrix {
+        let name = (algorithm.name(), kind.name());
+        let two = [charge(
+            algorithm,
+            &format!("{}-peek", kind.name()),
+            quota(5),
+            2,
+        )];
+        for (left, admitted) in [(5, true), (3, true), (1, false)] {
+            for _ in 0..3 {
+                let peeked = stack.strategy.peek(&two).await.unwrap();
+                assert_eq!(
+                    (peeked.admitted, peeked.decisions[0].remaining),
+                    (admitted, left),
+                    "{name:?}"
+                );
+            }
+            assert_eq!(decide(&stack, &two).await.admitted, admitted, "{name:?}");
+        }
+        let unseen = [charge(
+            algorithm,
+            &format!("{}-unseen", kind.name()),
+            quota(5),
+            1,
+        )];
+        assert!(stack.strategy.peek(&unseen).await.unwrap().admitted);
+        assert!(
+            !redis.run::<bool>(&["EXISTS", unseen[0].key().as_str()]),
+            "{name:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_given_back_can_be_taken_again() {
+    let (redis, matrix) = matrix();
+    for (algorithm, kind, stack) in matrix {
+        let name = (algorithm.name(), kind.name());
+        let key = |part: &str| format!("{}-back-{part}", kind.name());
+        let charges = [
+            charge(algorithm, &key("a"), quota(5), 4),
+            charge(algorithm, &key("b"), quota(9), 2),
+        ];
+        let receipts = decide(&stack, &charges).await.into_receipts(&charges);
+        assert_eq!(
+            receipts
+                .iter()
+                .map(|receipt| receipt.tokens.get())
+                .collect::<Vec<_>>(),
+            [4, 2],
+            "{name:?}"
+        );
+        let denied = decide(&stack, &charges).await;
+        assert!(
+            !denied.admitted && denied.into_receipts(&charges).is_empty(),
+            "{name:?}"
+        );
+        stack.strategy.give_back(receipts).await.unwrap();
+        let peeked = stack.strategy.peek(&charges).await.unwrap();
+        let left: Vec<_> = peeked
+            .decisions
+            .iter()
+            .map(|decision| decision.remaining)
+            .collect();
+        assert_eq!(left, [5, 9], "{name:?}");
+
+        // Never above the capacity, and never a record where there is none.
+        let receipts = decide(&stack, &charges[..1])
+            .await
+            .into_receipts(&charges[..1]);
+        stack.strategy.reset(charges[0].key()).await.unwrap();
+        stack.strategy.give_back(receipts).await.unwrap();
+        assert_eq!(
+            stack.strategy.peek(&charges).await.unwrap().decisions[0].remaining,
+            5,
+            "{name:?}"
+        );
+        if kind.needs_redis() {
+            assert!(
+                !redis.run::<bool>(&["EXISTS", charges[0].key().as_str()]),
+                "{name:?}"
+            );
+        }
+    }
+    let (keys, expires) = redis.keys_and_expires();
+    assert_eq!(keys, expires);
+}
+
+#[tokio::test]
+async fn a_reset_key_is_fresh() {
+    let (_redis, matrix) = matrix();
+    for (algorithm, kind, stack) in matrix {
+        let name = (algorithm.name(), kind.name());
+        let all = [charge(
+            algorithm,
+            &format!("{}-reset", kind.name()),
+            quota(3),
+            3,
+        )];
+        for _ in 0..3 {
+            assert!(decide(&stack, &all).await.admitted, "{name:?}");
+            assert!(!decide(&stack, &all).await.admitted, "{name:?}");
+            stack.strategy.reset(all[0].key()).await.unwrap();
+        }
+        stack.strategy.reset(all[0].key()).await.unwrap();
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tollgate::algorithm::named;
 use tollgate::strategy::factory::{Kind, Stack};
-use tollgate::strategy::redis::{Settings, Transaction, pool};
+use tollgate::strategy::redis::{Link, Settings, Transaction, pool};
 use tollgate::strategy::{Deadline, Fault, Scope, Strategy};
 use tollgate::{Charge, Verdict};
 
@@ -254,7 +254,8 @@ async fn waiting_for_a_turn_ends_as_contended() {
     let proxy = Proxy::before(&redis.address()).await;
     let settings = Settings::new(format!("redis://{}", proxy.address())).unwrap();
     let pool = pool(&settings, 4, Duration::from_secs(30)).unwrap();
-    let transaction = Transaction::new(pool, Duration::from_millis(100), 42);
+    let link = Link::open(&settings, 1, 42).unwrap();
+    let transaction = Transaction::new(pool, link, Duration::from_millis(100), 42);
     let hot = one("hot");
     proxy.hold_replies();
     let holder = transaction.decide(&hot);

@@ -6,18 +6,25 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use redis::Script;
-use tollgate::algorithm::{ALL, Algorithm, LATEST_US, LUA, Remembered, State, Step};
+use tollgate::algorithm::{ALL, Algorithm, Kept, LATEST_US, LUA, Remembered, State, Step};
 use tollgate::{Cost, Quota};
 
 use crate::bench::RedisServer;
 
-/// Runs one step of one algorithm: its name, now, cost, capacity, gain, unit, then the fields of the record.
+/// Runs one step of one algorithm, then what a credit does to the same record: its name, now, cost, capacity, gain, unit,
+/// the time of a charge, then the fields of the record.
 const TAIL: &str = "
 local record = {}
-for i = 1, #ARGV - 6 do record[i] = ARGV[6 + i] ~= '' and ARGV[6 + i] end
-local step = { algorithms[ARGV[1]].step(record, tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])) }
-for i, value in ipairs(step) do step[i] = string.format('%.0f', value) end
-return step";
+for i = 1, #ARGV - 7 do record[i] = ARGV[7 + i] ~= '' and ARGV[7 + i] end
+local now, cost, capacity, gain, unit, charged_at =
+  tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local algorithm = algorithms[ARGV[1]]
+local numbers = { algorithm.step(record, now, cost, capacity, gain, unit) }
+for _, number in ipairs({ algorithm.credit(record, now, charged_at, cost, capacity, gain, unit) }) do
+  numbers[#numbers + 1] = number
+end
+for i, number in ipairs(numbers) do numbers[i] = string.format('%.0f', number) end
+return numbers";
 
 /// Steps of each algorithm; `TWIN_STEPS` sets another number.
 const STEPS: u32 = 5_000;
@@ -31,6 +38,7 @@ struct Case {
     history: Vec<(i64, u64, usize)>,
     tampered: Vec<(usize, String)>,
     wait_us: i64,
+    charged_ago_us: u64,
     cost: u64,
 }
 
@@ -81,15 +89,24 @@ fn tampering() -> impl Strategy<Value = Vec<(usize, String)>> {
 fn cases() -> impl Strategy<Value = Case> {
     let quotas = proptest::collection::vec(quotas(), 1..3);
     let history = proptest::collection::vec((moves(), sized(1 << 50), 0_usize..2), 0..4);
-    (quotas, history, tampering(), moves(), sized(1 << 50)).prop_map(
-        |(quotas, history, tampered, wait_us, cost)| Case {
-            quotas,
-            history,
-            tampered,
-            wait_us,
-            cost,
-        },
+    (
+        quotas,
+        history,
+        tampering(),
+        moves(),
+        prop_oneof![Just(0), 0_u64..20_000_000],
+        sized(1 << 50),
     )
+        .prop_map(
+            |(quotas, history, tampered, wait_us, charged_ago_us, cost)| Case {
+                quotas,
+                history,
+                tampered,
+                wait_us,
+                charged_ago_us,
+                cost,
+            },
+        )
 }
 
 /// What a step is asked: the fields of the record, and the rest.
@@ -97,6 +114,7 @@ struct Question {
     quota: Quota,
     fields: Vec<String>,
     now_us: u64,
+    charged_at_us: u64,
     cost: Cost,
 }
 
@@ -110,7 +128,7 @@ fn question(algorithm: &dyn Algorithm, case: &Case) -> Question {
             .step(quota, remembered, now_us, fitting(cost, quota))
             .outcome
         {
-            remembered = Remembered::State(taken.state);
+            remembered = Remembered::State(taken.kept.state);
         }
     }
     let mut fields = match remembered {
@@ -130,6 +148,7 @@ fn question(algorithm: &dyn Algorithm, case: &Case) -> Question {
         quota,
         fields,
         now_us: now_us.saturating_add_signed(case.wait_us),
+        charged_at_us: now_us - case.charged_ago_us,
         cost: fitting(case.cost, &quota),
     }
 }
@@ -157,16 +176,33 @@ fn in_rust(algorithm: &dyn Algorithm, asked: &Question) -> Vec<String> {
             micros(standing.next_after),
         ]
     };
+    let kept = |kept: Kept| {
+        [
+            vec![kept.fresh_at_us],
+            kept.state.0[..algorithm.fields().len()].to_vec(),
+        ]
+        .concat()
+    };
     let notice = notice.map_or(0, |notice| notice as u64 + 1);
     let mut numbers = vec![outcome.map_or_else(|refused| micros(refused.retry_after), |_| 0)];
     numbers.extend(standing(before));
     match outcome {
         Ok(taken) => {
             numbers.extend(standing(taken.after));
-            numbers.extend([notice, taken.fresh_at_us]);
-            numbers.extend(&taken.state.0[..algorithm.fields().len()]);
+            numbers.push(notice);
+            numbers.extend(kept(taken.kept));
         }
         Err(_) => numbers.extend([0, 0, 0, notice]),
+    }
+    if let Remembered::State(state) = remembered {
+        let credited = algorithm.credit(
+            &asked.quota,
+            state,
+            asked.now_us,
+            asked.charged_at_us,
+            asked.cost,
+        );
+        numbers.extend(credited.into_iter().flat_map(kept));
     }
     numbers.iter().map(u64::to_string).collect()
 }
@@ -204,6 +240,7 @@ fn computes_the_same_integers() {
                 call.arg(quota.capacity())
                     .arg(quota.gain())
                     .arg(quota.unit())
+                    .arg(asked.charged_at_us)
                     .arg(&asked.fields);
                 let in_lua: Vec<String> = call.invoke(&mut connection.borrow_mut()).unwrap();
                 let in_rust = in_rust(*algorithm, &asked);

@@ -20,6 +20,8 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+use super::fault::classify;
+use crate::domain::Key;
 use crate::strategy::Fault;
 
 /// Longest wait for one connection to be made.
@@ -201,6 +203,16 @@ impl Link {
         }
     }
 
+    /// Deletes a record.
+    pub(super) async fn delete(&self, key: &Key) -> Result<(), Fault> {
+        let mut connection = self.connection().await?;
+        let mut del = redis::cmd("DEL");
+        del.arg(key.as_str());
+        del.query_async(&mut connection)
+            .await
+            .map_err(|error| classify(&error))
+    }
+
     /// Asks the server for an answer, for at most `within`.
     pub async fn ping(&self, within: Duration) -> LinkStatus {
         let ping = async {
@@ -210,7 +222,7 @@ impl Link {
                 redis::cmd("PING").query_async(&mut connection).await;
             pinged
                 .map(|_| started.elapsed())
-                .map_err(|error| super::fault::classify(&error))
+                .map_err(|error| classify(&error))
         };
         match tokio::time::timeout(within, ping).await {
             Ok(Ok(latency)) => LinkStatus::Connected { latency },

@@ -3,12 +3,14 @@
 //! It is kept as the documented racy baseline: for development, and as the control that shows that the tests of the
 //! exact strategies can fail. Each write itself is one atomic step with its expiry.
 
+use redis::aio::MultiplexedConnection;
+
 use super::connection::Link;
 use super::fault::classify;
-use super::record::{self, Notices};
-use crate::algorithm::judge;
-use crate::domain::{Charge, Verdict};
-use crate::strategy::{Deciding, Fault, Strategy, check};
+use super::record::{self, Notices, Place};
+use crate::algorithm::{Intent, Kept, Remembered, judge};
+use crate::domain::{Charge, Key, Receipt, Verdict};
+use crate::strategy::{Deciding, Fault, Strategy};
 
 /// The racy baseline.
 #[derive(Debug)]
@@ -26,35 +28,67 @@ impl Hash {
         }
     }
 
-    async fn decide(&self, charges: &[Charge]) -> Result<Verdict, Fault> {
-        check(charges)?;
+    async fn decide(&self, charges: &[Charge], intent: Intent) -> Result<Verdict, Fault> {
         let mut connection = self.link.connection().await?;
-        let mut reading = redis::pipe();
-        record::read(&mut reading, charges);
-        let replies = reading
-            .query_async(&mut connection)
-            .await
-            .map_err(|error| classify(&error))?;
-        let (remembered, now_us) = record::parse(replies, charges)?;
-        let judged = judge(charges, |i| remembered[i], now_us);
+        let places = record::places_of_charges(charges);
+        let (remembered, now_us) = read(&mut connection, &places).await?;
+        let judged = judge(charges, intent, |i| remembered[i], now_us);
         judged
             .notices
             .iter()
             .for_each(|notice| self.notices.tell(*notice));
-        if !judged.writes.is_empty() {
-            let mut writing = redis::pipe();
-            writing.atomic();
-            judged
-                .writes
-                .iter()
-                .for_each(|write| record::write(&mut writing, charges, write));
-            writing
-                .query_async::<()>(&mut connection)
-                .await
-                .map_err(|error| classify(&error))?;
-        }
+        let writes: Vec<_> = judged
+            .writes
+            .iter()
+            .map(|write| (write.charge, write.kept))
+            .collect();
+        write(&mut connection, &places, &writes).await?;
         Ok(judged.verdict)
     }
+
+    async fn credit(&self, receipts: &[Receipt]) -> Result<(), Fault> {
+        let mut connection = self.link.connection().await?;
+        let places = record::places_of_receipts(receipts);
+        let (remembered, now_us) = read(&mut connection, &places).await?;
+        write(
+            &mut connection,
+            &places,
+            &record::credits(receipts, &remembered, now_us),
+        )
+        .await
+    }
+}
+
+async fn read(
+    connection: &mut MultiplexedConnection,
+    places: &[Place<'_>],
+) -> Result<(Vec<Remembered>, u64), Fault> {
+    let mut reading = redis::pipe();
+    record::read(&mut reading, places);
+    let replies = reading
+        .query_async(connection)
+        .await
+        .map_err(|error| classify(&error))?;
+    record::parse(replies, places.len())
+}
+
+async fn write(
+    connection: &mut MultiplexedConnection,
+    places: &[Place<'_>],
+    writes: &[(usize, Kept)],
+) -> Result<(), Fault> {
+    if writes.is_empty() {
+        return Ok(());
+    }
+    let mut writing = redis::pipe();
+    writing.atomic();
+    writes
+        .iter()
+        .for_each(|(i, kept)| record::write(&mut writing, places[*i], kept));
+    writing
+        .query_async(connection)
+        .await
+        .map_err(|error| classify(&error))
 }
 
 impl Strategy for Hash {
@@ -62,7 +96,15 @@ impl Strategy for Hash {
         "hash"
     }
 
-    fn decide<'a>(&'a self, charges: &'a [Charge]) -> Deciding<'a> {
-        Deciding::waiting(self.decide(charges))
+    fn ask<'a>(&'a self, charges: &'a [Charge], intent: Intent) -> Deciding<'a> {
+        Deciding::waiting(self.decide(charges, intent))
+    }
+
+    fn give_back(&self, receipts: Vec<Receipt>) -> Deciding<'_, ()> {
+        Deciding::waiting(async move { self.credit(&receipts).await })
+    }
+
+    fn reset<'a>(&'a self, key: &'a Key) -> Deciding<'a, ()> {
+        Deciding::waiting(self.link.delete(key))
     }
 }

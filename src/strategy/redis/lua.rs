@@ -5,16 +5,15 @@
 
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Script};
 use smallvec::SmallVec;
 
 use super::connection::Link;
 use super::fault::{classify, is_unknown_script};
 use super::record::Notices;
-use crate::algorithm::{LUA, Notice};
-use crate::domain::{Charge, Decision, Outcome, Source, Verdict};
-use crate::strategy::{Deciding, Fault, Strategy, check};
+use crate::algorithm::{Intent, LUA, Notice};
+use crate::domain::{Charge, Decision, Key, Limit, Outcome, Receipt, Source, Verdict};
+use crate::strategy::{Deciding, Fault, Strategy};
 
 /// Numbers in the script's reply for each charge, after the time.
 const PER_CHARGE: usize = 5;
@@ -41,33 +40,42 @@ impl Lua {
         }
     }
 
-    async fn decide(&self, charges: &[Charge]) -> Result<Verdict, Fault> {
-        check(charges)?;
-        let mut connection = self.link.connection().await?;
+    async fn decide(&self, charges: &[Charge], intent: Intent) -> Result<Verdict, Fault> {
+        let operation = match intent {
+            Intent::Charge => "charge",
+            Intent::Peek => "peek",
+        };
         let reply = self
-            .call(&mut connection, charges)
-            .await
-            .map_err(|error| classify(&error))?;
+            .call(|script| asking(script, operation, charges))
+            .await?;
         self.read(&reply, charges)
             .ok_or_else(|| Fault::BadReply(format!("{} numbers", reply.len())))
     }
 
-    async fn call(
-        &self,
-        connection: &mut MultiplexedConnection,
-        charges: &[Charge],
-    ) -> redis::RedisResult<Vec<u64>> {
-        match invocation("EVALSHA", &self.hash, charges)
-            .query_async(connection)
+    async fn credit(&self, receipts: &[Receipt]) -> Result<(), Fault> {
+        self.call(|script| giving_back(script, receipts))
             .await
-        {
+            .map(|_| ())
+    }
+
+    /// Calls the script by its hash and, where it is unknown, by its text.
+    async fn call(&self, command: impl Fn(&Call<'_>) -> Cmd) -> Result<Vec<u64>, Fault> {
+        let mut connection = self.link.connection().await?;
+        let by_hash = command(&Call {
+            command: "EVALSHA",
+            script: &self.hash,
+        });
+        let reply = match by_hash.query_async(&mut connection).await {
             Err(error) if is_unknown_script(&error) => {
-                invocation("EVAL", &self.text, charges)
-                    .query_async(connection)
-                    .await
+                let by_text = command(&Call {
+                    command: "EVAL",
+                    script: &self.text,
+                });
+                by_text.query_async(&mut connection).await
             }
             reply => reply,
-        }
+        };
+        reply.map_err(|error| classify(&error))
     }
 
     fn read(&self, reply: &[u64], charges: &[Charge]) -> Option<Verdict> {
@@ -114,20 +122,53 @@ impl Lua {
     }
 }
 
-fn invocation(command: &str, script: &str, charges: &[Charge]) -> Cmd {
-    let mut cmd = redis::cmd(command);
-    cmd.arg(script).arg(charges.len());
-    for charge in charges {
-        cmd.arg(charge.key().as_str());
+/// How the script is named in a call.
+struct Call<'a> {
+    command: &'static str,
+    script: &'a str,
+}
+
+impl Call<'_> {
+    fn with_keys<'k>(&self, keys: impl ExactSizeIterator<Item = &'k Key>, operation: &str) -> Cmd {
+        let mut cmd = redis::cmd(self.command);
+        cmd.arg(self.script).arg(keys.len());
+        keys.for_each(|key| {
+            cmd.arg(key.as_str());
+        });
+        cmd.arg(operation);
+        cmd
     }
+}
+
+fn asking(call: &Call<'_>, operation: &str, charges: &[Charge]) -> Cmd {
+    let mut cmd = call.with_keys(charges.iter().map(Charge::key), operation);
     for charge in charges {
-        let limit = charge.limit();
-        cmd.arg(limit.algorithm.name())
+        let Limit { algorithm, quota } = charge.limit();
+        cmd.arg(algorithm.name())
             .arg(u8::from(charge.is_enforced()))
             .arg(charge.cost().get());
-        cmd.arg(limit.quota.capacity())
-            .arg(limit.quota.gain())
-            .arg(limit.quota.unit());
+        cmd.arg(quota.capacity())
+            .arg(quota.gain())
+            .arg(quota.unit());
+    }
+    cmd
+}
+
+fn giving_back(call: &Call<'_>, receipts: &[Receipt]) -> Cmd {
+    let mut cmd = call.with_keys(receipts.iter().map(|receipt| &receipt.key), "give_back");
+    for Receipt {
+        limit: Limit { algorithm, quota },
+        tokens,
+        charged_at_us,
+        ..
+    } in receipts
+    {
+        cmd.arg(algorithm.name())
+            .arg(*charged_at_us)
+            .arg(tokens.get());
+        cmd.arg(quota.capacity())
+            .arg(quota.gain())
+            .arg(quota.unit());
     }
     cmd
 }
@@ -137,7 +178,15 @@ impl Strategy for Lua {
         "lua"
     }
 
-    fn decide<'a>(&'a self, charges: &'a [Charge]) -> Deciding<'a> {
-        Deciding::waiting(self.decide(charges))
+    fn ask<'a>(&'a self, charges: &'a [Charge], intent: Intent) -> Deciding<'a> {
+        Deciding::waiting(self.decide(charges, intent))
+    }
+
+    fn give_back(&self, receipts: Vec<Receipt>) -> Deciding<'_, ()> {
+        Deciding::waiting(async move { self.credit(&receipts).await })
+    }
+
+    fn reset<'a>(&'a self, key: &'a Key) -> Deciding<'a, ()> {
+        Deciding::waiting(self.link.delete(key))
     }
 }

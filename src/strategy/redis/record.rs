@@ -5,34 +5,77 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use redis::{Pipeline, Value};
 use tracing::warn;
 
-use crate::algorithm::{Notice, Remembered, State, Write};
-use crate::domain::Charge;
+use crate::algorithm::{Algorithm, Kept, Notice, Remembered, State};
+use crate::domain::{Charge, Key, Receipt};
 use crate::strategy::Fault;
 
 /// How long a record outlives its use, in milliseconds: as in the script.
 const EXPIRY_MARGIN_MS: u64 = 1_000;
 
+/// Whose record, and in whose fields.
+pub(super) type Place<'a> = (&'a Key, &'static dyn Algorithm);
+
+/// Where charges are counted.
+pub(super) fn places_of_charges(charges: &[Charge]) -> Vec<Place<'_>> {
+    charges
+        .iter()
+        .map(|charge| (charge.key(), charge.limit().algorithm))
+        .collect()
+}
+
+/// Where receipts were counted.
+pub(super) fn places_of_receipts(receipts: &[Receipt]) -> Vec<Place<'_>> {
+    receipts
+        .iter()
+        .map(|receipt| (&receipt.key, receipt.limit.algorithm))
+        .collect()
+}
+
+/// What is to be kept of receipts whose records were read: which of them, and the record.
+pub(super) fn credits(
+    receipts: &[Receipt],
+    remembered: &[Remembered],
+    now_us: u64,
+) -> Vec<(usize, Kept)> {
+    let credited = |(receipt, remembered): (&Receipt, &Remembered)| match remembered {
+        Remembered::State(state) => {
+            let Receipt {
+                limit,
+                tokens,
+                charged_at_us,
+                ..
+            } = receipt;
+            limit
+                .algorithm
+                .credit(&limit.quota, *state, now_us, *charged_at_us, *tokens)
+        }
+        Remembered::Nothing | Remembered::Foreign => None,
+    };
+    let kept = receipts.iter().zip(remembered).map(credited).enumerate();
+    kept.filter_map(|(i, kept)| Some((i, kept?))).collect()
+}
+
 /// Appends the commands that read every record, then the server's time.
-pub(super) fn read(pipeline: &mut Pipeline, charges: &[Charge]) {
-    for charge in charges {
+pub(super) fn read(pipeline: &mut Pipeline, places: &[Place<'_>]) {
+    for (key, algorithm) in places {
         pipeline
             .cmd("HMGET")
-            .arg(charge.key().as_str())
-            .arg(charge.limit().algorithm.fields());
+            .arg(key.as_str())
+            .arg(algorithm.fields());
     }
     pipeline.cmd("TIME");
 }
 
-/// What [`read`] brought: what each charge's record holds, and the server's time in microseconds.
+/// What [`read`] brought: what each record holds, and the server's time in microseconds.
 pub(super) fn parse(
     mut replies: Vec<Value>,
-    charges: &[Charge],
+    records: usize,
 ) -> Result<(Vec<Remembered>, u64), Fault> {
-    if replies.len() != charges.len() + 1 {
+    if replies.len() != records + 1 {
         return Err(Fault::BadReply(format!(
             "{} replies to {} reads",
             replies.len(),
-            charges.len() + 1
+            records + 1
         )));
     }
     let time: Option<(u64, u64)> = replies
@@ -62,15 +105,16 @@ fn remembered(fields: &Value) -> Option<Remembered> {
 /// Appends the commands that write one record with its expiry. The caller makes them one atomic step.
 ///
 /// The expiry is absolute: a relative one would forget a record too early after the server's clock stepped back.
-pub(super) fn write(pipeline: &mut Pipeline, charges: &[Charge], write: &Write) {
-    let charge = &charges[write.charge];
-    let key = charge.key().as_str();
-    let hset = pipeline.cmd("HSET").arg(key);
-    for (field, value) in charge.limit().algorithm.fields().iter().zip(write.state.0) {
+pub(super) fn write(pipeline: &mut Pipeline, (key, algorithm): Place<'_>, kept: &Kept) {
+    let hset = pipeline.cmd("HSET").arg(key.as_str());
+    for (field, value) in algorithm.fields().iter().zip(kept.state.0) {
         hset.arg(field).arg(value);
     }
-    let expire_at_ms = write.fresh_at_us.div_ceil(1_000) + EXPIRY_MARGIN_MS;
-    pipeline.cmd("PEXPIREAT").arg(key).arg(expire_at_ms);
+    let expire_at_ms = kept.fresh_at_us.div_ceil(1_000) + EXPIRY_MARGIN_MS;
+    pipeline
+        .cmd("PEXPIREAT")
+        .arg(key.as_str())
+        .arg(expire_at_ms);
 }
 
 /// Tells an operator of each notice once.

@@ -15,12 +15,12 @@ use redis::{Pipeline, Value};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::connection::{CONNECT_TIMEOUT, Settings};
+use super::connection::{CONNECT_TIMEOUT, Link, Settings};
 use super::fault::classify;
-use super::record::{self, Notices};
-use crate::algorithm::{Judgement, judge};
-use crate::domain::{Charge, Verdict};
-use crate::strategy::{Deciding, Fault, Strategy, check};
+use super::record::{self, Notices, Place};
+use crate::algorithm::{Intent, Kept, Remembered, judge};
+use crate::domain::{Charge, Key, Receipt, Verdict};
+use crate::strategy::{Deciding, Fault, Strategy};
 
 /// Keys are spread over this many turns; two keys with the same turn only wait for each other.
 const TURNS: usize = 256;
@@ -32,6 +32,7 @@ const PAUSE_DOUBLINGS: u32 = 4;
 #[derive(Debug)]
 pub struct Transaction {
     pool: Pool,
+    link: Link,
     within: Duration,
     turns: Box<[AsyncMutex<()>]>,
     jitter: Mutex<fastrand::Rng>,
@@ -60,11 +61,12 @@ pub fn pool(settings: &Settings, size: usize, wait: Duration) -> Result<Pool, Fa
 }
 
 impl Transaction {
-    /// Runs transactions on connections of `pool` and gives up on contention after `within`, which should end just
+    /// Runs transactions on connections of `pool`, and what needs none on `link`. It gives up on contention after `within`, which should end just
     /// before the deadline around this strategy, so that it can say why; `seed` is where the jitter starts.
-    pub fn new(pool: Pool, within: Duration, seed: u64) -> Self {
+    pub fn new(pool: Pool, link: Link, within: Duration, seed: u64) -> Self {
         Self {
             pool,
+            link,
             within,
             turns: (0..TURNS).map(|_| AsyncMutex::new(())).collect(),
             jitter: Mutex::new(fastrand::Rng::with_seed(seed)),
@@ -72,23 +74,53 @@ impl Transaction {
         }
     }
 
-    async fn decide(&self, charges: &[Charge]) -> Result<Verdict, Fault> {
-        check(charges)?;
+    async fn decide(&self, charges: &[Charge], intent: Intent) -> Result<Verdict, Fault> {
+        let places = record::places_of_charges(charges);
+        let judged = self
+            .transact(&places, |remembered, now_us| {
+                let judged = judge(charges, intent, |i| remembered[i], now_us);
+                (
+                    judged
+                        .writes
+                        .iter()
+                        .map(|write| (write.charge, write.kept))
+                        .collect(),
+                    judged,
+                )
+            })
+            .await?;
+        judged
+            .notices
+            .iter()
+            .for_each(|notice| self.notices.tell(*notice));
+        Ok(judged.verdict)
+    }
+
+    async fn credit(&self, receipts: &[Receipt]) -> Result<(), Fault> {
+        let places = record::places_of_receipts(receipts);
+        self.transact(&places, |remembered, now_us| {
+            (record::credits(receipts, remembered, now_us), ())
+        })
+        .await
+    }
+
+    /// Lets `step` say, of what the records hold and the server's time, what to write; tries until nobody interferes.
+    async fn transact<T>(
+        &self,
+        places: &[Place<'_>],
+        step: impl Fn(&[Remembered], u64) -> (Vec<(usize, Kept)>, T),
+    ) -> Result<T, Fault> {
         let give_up = Instant::now() + self.within;
         let contended = |attempts| Fault::Contended { attempts };
-        let _turns = timeout_at(give_up, self.take_turns(charges))
-            .await
-            .map_err(|_| contended(0))?;
+        let turns = timeout_at(give_up, self.take_turns(places)).await;
+        let _turns = turns.map_err(|_| contended(0))?;
         let mut session = Session::open(&self.pool).await?;
         for attempts in 1.. {
-            let judged = session.read_and_judge(charges).await?;
-            if session.commit(charges, &judged).await? {
+            let (remembered, now_us) = session.read(places).await?;
+            let (writes, answer) = step(&remembered, now_us);
+            if session.commit(places, &writes).await? {
                 session.finish();
-                judged
-                    .notices
-                    .iter()
-                    .for_each(|notice| self.notices.tell(*notice));
-                return Ok(judged.verdict);
+                return Ok(answer);
             }
             let pause = self.pause(attempts);
             if Instant::now() + pause >= give_up {
@@ -101,16 +133,13 @@ impl Transaction {
     }
 
     /// Waits until no other transaction of this instance uses these keys. In ascending order, so never in a circle.
-    async fn take_turns(&self, charges: &[Charge]) -> Vec<AsyncMutexGuard<'_, ()>> {
-        let mut places: Vec<usize> = charges
-            .iter()
-            .map(|charge| place(charge.key().as_str()))
-            .collect();
-        places.sort_unstable();
-        places.dedup();
-        let mut turns = Vec::with_capacity(places.len());
-        for place in places {
-            turns.push(self.turns[place].lock().await);
+    async fn take_turns(&self, places: &[Place<'_>]) -> Vec<AsyncMutexGuard<'_, ()>> {
+        let mut numbers: Vec<usize> = places.iter().map(|(key, _)| turn(key.as_str())).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let mut turns = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            turns.push(self.turns[number].lock().await);
         }
         turns
     }
@@ -127,7 +156,7 @@ impl Transaction {
 }
 
 /// FNV-1a: who shares a turn matters little, so any hash will do.
-fn place(key: &str) -> usize {
+fn turn(key: &str) -> usize {
     let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
@@ -139,8 +168,16 @@ impl Strategy for Transaction {
         "transaction"
     }
 
-    fn decide<'a>(&'a self, charges: &'a [Charge]) -> Deciding<'a> {
-        Deciding::waiting(self.decide(charges))
+    fn ask<'a>(&'a self, charges: &'a [Charge], intent: Intent) -> Deciding<'a> {
+        Deciding::waiting(self.decide(charges, intent))
+    }
+
+    fn give_back(&self, receipts: Vec<Receipt>) -> Deciding<'_, ()> {
+        Deciding::waiting(async move { self.credit(&receipts).await })
+    }
+
+    fn reset<'a>(&'a self, key: &'a Key) -> Deciding<'a, ()> {
+        Deciding::waiting(self.link.delete(key))
     }
 }
 
@@ -156,27 +193,29 @@ impl Session {
         Ok(Self(Some(connection)))
     }
 
-    async fn read_and_judge(&mut self, charges: &[Charge]) -> Result<Judgement, Fault> {
+    /// Watches the records, reads them, and then the server's time.
+    async fn read(&mut self, places: &[Place<'_>]) -> Result<(Vec<Remembered>, u64), Fault> {
         let mut reading = redis::pipe();
         let watch = reading.cmd("WATCH");
-        for charge in charges {
-            watch.arg(charge.key().as_str());
+        for (key, _) in places {
+            watch.arg(key.as_str());
         }
         watch.ignore();
-        record::read(&mut reading, charges);
-        let replies = self.query(&reading).await?;
-        let (remembered, now_us) = record::parse(replies, charges)?;
-        Ok(judge(charges, |i| remembered[i], now_us))
+        record::read(&mut reading, places);
+        record::parse(self.query(&reading).await?, places.len())
     }
 
     /// Whether it was committed; not, if somebody changed a watched key. Either way nothing is watched any more.
-    async fn commit(&mut self, charges: &[Charge], judged: &Judgement) -> Result<bool, Fault> {
+    async fn commit(
+        &mut self,
+        places: &[Place<'_>],
+        writes: &[(usize, Kept)],
+    ) -> Result<bool, Fault> {
         let mut writing = redis::pipe();
         writing.cmd("MULTI").ignore();
-        judged
-            .writes
+        writes
             .iter()
-            .for_each(|write| record::write(&mut writing, charges, write));
+            .for_each(|(i, kept)| record::write(&mut writing, places[*i], kept));
         writing.cmd("EXEC");
         let replies = self.query(&writing).await?;
         match replies.last() {
