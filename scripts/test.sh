@@ -52,6 +52,7 @@ say "format"
 cargo fmt --all -- --check
 say "lints"
 cargo clippy --locked --all-targets -- -D warnings
+cargo clippy --locked --all-targets --features planted-faults -- -D warnings
 say "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 if command -v shellcheck >/dev/null; then
@@ -62,4 +63,7 @@ say "unit and integration tests"
 cargo test --locked --all-targets
 say "documentation examples"
 cargo test --locked --doc
+say "histories of every algorithm on every strategy, and planted faults"
+cargo run --locked --quiet --example tollgate_check
+cargo run --locked --quiet --features planted-faults --example tollgate_check -- --faults --ops 5000
 say "all passed"

@@ -9,6 +9,8 @@ mod fault;
 mod guarded;
 mod memory;
 mod merge;
+#[cfg(feature = "planted-faults")]
+pub mod planted;
 pub mod redis;
 
 use std::fmt;

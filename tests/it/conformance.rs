@@ -1,5 +1,7 @@
 //! The same claims of every strategy with every algorithm, walked from the code's own lists.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,7 +105,8 @@ async fn a_denied_request_charges_nothing_anywhere() {
         for _ in 0..3 {
             decide(&stack, std::slice::from_ref(b)).await;
         }
-        for _ in 0..20 {
+        // 10,000 times on each strategy, over the algorithms.
+        for _ in 0..10_000 / ALL.len() {
             let verdict = decide(&stack, &charges).await;
             assert!(!verdict.admitted, "{name}");
             let told: Vec<_> = verdict
@@ -118,6 +121,35 @@ async fn a_denied_request_charges_nothing_anywhere() {
             assert_eq!(verdict.decisions[0].remaining, 7, "{name}");
         }
     }
+}
+
+#[tokio::test]
+async fn several_limits_are_one_call_of_the_script() {
+    let redis = RedisServer::start();
+    let stack = stack(Kind::Lua, &redis.address());
+    let charges: Vec<_> = ALL
+        .iter()
+        .map(|algorithm| charge(*algorithm, "one-call", quota(9), 1))
+        .collect();
+    decide(&stack, &charges).await;
+    let mut monitor = TcpStream::connect(redis.address()).unwrap();
+    monitor.write_all(b"MONITOR\r\n").unwrap();
+    let mut lines = BufReader::new(monitor).lines().map(Result::unwrap);
+    assert_eq!(lines.next().unwrap(), "+OK");
+    decide(&stack, &charges).await;
+    redis.run::<String>(&["ECHO", "that was it"]);
+    let seen: Vec<String> = lines
+        .take_while(|line| !line.contains("that was it"))
+        .collect();
+    // The script's own commands are shown as `[0 lua]`, and the ECHO's connection makes itself known first.
+    let ours: Vec<_> = seen
+        .iter()
+        .filter(|line| !line.contains(" lua] ") && !line.contains("CLIENT"))
+        .collect();
+    assert!(
+        ours.len() == 1 && ours[0].contains("\"EVALSHA\""),
+        "{seen:#?}"
+    );
 }
 
 #[tokio::test]

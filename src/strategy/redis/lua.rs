@@ -30,7 +30,16 @@ pub struct Lua {
 impl Lua {
     /// Remembers over `link`.
     pub fn new(link: Link) -> Self {
-        let text = [include_str!("prelude.lua"), LUA, include_str!("driver.lua")].concat();
+        Self::with_script(link, Self::script())
+    }
+
+    /// The text of the script.
+    pub(in crate::strategy) fn script() -> String {
+        [include_str!("prelude.lua"), LUA, include_str!("driver.lua")].concat()
+    }
+
+    /// Runs `text` as the script.
+    pub(in crate::strategy) fn with_script(link: Link, text: String) -> Self {
         let hash = Script::new(&text).get_hash().to_owned();
         Self {
             link,

@@ -1,0 +1,213 @@
+//! Faults that the history checker must find, each a mistake that limiters are known to make.
+//!
+//! Only in builds with the feature `planted-faults`; a build that serves has none of this.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::factory::{self, Plan};
+use super::redis::{Link, Lua, SharedWatch};
+use super::{Deadline, Deciding, Fault, Strategy};
+use crate::algorithm::Intent;
+use crate::domain::{Charge, Key, Receipt};
+
+/// A fault, the pair it is planted in, and what it does.
+#[derive(Debug, Clone, Copy)]
+pub struct Planted {
+    /// Its name.
+    pub name: &'static str,
+    /// The algorithm and the strategy that it is planted in.
+    pub pair: (&'static str, &'static str),
+    /// What it does, in a line.
+    pub about: &'static str,
+    plant: Plant,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Plant {
+    /// Replaces a piece of the script's text, on every instance.
+    Script(&'static str, &'static str),
+    /// The same, on one instance alone.
+    ScriptOfOne(&'static str, &'static str),
+    /// Watches on a connection that others share.
+    SharedWatch,
+    /// Sends one request in so many again, as if its answer had been lost.
+    Twice { one_in: u64 },
+}
+
+const TOKENBUCKET_LUA: (&str, &str) = ("tokenbucket", "lua");
+
+const fn script(
+    name: &'static str,
+    about: &'static str,
+    from: &'static str,
+    to: &'static str,
+) -> Planted {
+    Planted {
+        name,
+        pair: TOKENBUCKET_LUA,
+        about,
+        plant: Plant::Script(from, to),
+    }
+}
+
+/// Every fault.
+pub const FAULTS: &[Planted] = &[
+    script(
+        "refill-moved-on-denial",
+        "a denial moves the refill time and so loses what was gained",
+        "local reply = { now }",
+        "local reply = { now }\n\
+         if not admitted then redis.call('HSET', KEYS[1], 'last_refill', now) end",
+    ),
+    script(
+        "ttl-rounded-down",
+        "the expiry is rounded down to whole seconds",
+        "ceil_div(fresh_at, 1000) + EXPIRY_MARGIN",
+        "math.floor(fresh_at / 1000000) * 1000",
+    ),
+    script(
+        "seconds",
+        "time is counted in whole seconds",
+        "time[1] * 1000000 + time[2]",
+        "time[1] * 1000000",
+    ),
+    Planted {
+        name: "client-clock",
+        pair: TOKENBUCKET_LUA,
+        about: "one instance takes its own clock, which is a second ahead",
+        plant: Plant::ScriptOfOne(
+            "time[1] * 1000000 + time[2]",
+            "time[1] * 1000000 + time[2] + 1000000",
+        ),
+    },
+    script(
+        "denial-charges",
+        "a denied request takes what is left",
+        "local reply = { now }",
+        "local reply = { now }\nif not admitted then redis.call('HSET', KEYS[1], 'tokens', 0) end",
+    ),
+    script(
+        "tostring",
+        "a time is written by tostring, which keeps 14 digits",
+        "'last_refill', at",
+        "'last_refill', tostring(at)",
+    ),
+    script(
+        "eviction",
+        "records are evicted now and then, each a free refill",
+        "local steps, admitted",
+        "if now % 61 == 0 then redis.call('DEL', KEYS[1]) end\nlocal steps, admitted",
+    ),
+    script(
+        "no-expiry",
+        "records are written without an expiry",
+        "written = redis.pcall('PEXPIREAT', key, ceil_div(fresh_at, 1000) + EXPIRY_MARGIN)",
+        "written = nil",
+    ),
+    script(
+        "fraction-rounded-up",
+        "the part of a token that is on its way is rounded up",
+        "fresh_at, (left - part) / unit, at, part, unit\n  end,\n\n  credit",
+        "fresh_at, (left - part) / unit, at, unit - 1, unit\n  end,\n\n  credit",
+    ),
+    script(
+        "remaining-before",
+        "what is left is told as it was before the charge",
+        "      standing = 5",
+        "      standing = 2",
+    ),
+    Planted {
+        name: "lost-update",
+        pair: ("tokenbucket", "transaction"),
+        about: "a transaction without a watch: reads of both, then writes of both",
+        plant: Plant::SharedWatch,
+    },
+    Planted {
+        name: "shared-watch",
+        pair: ("gcra", "transaction"),
+        about: "a watch on a connection that others share: their EXEC ends it",
+        plant: Plant::SharedWatch,
+    },
+    Planted {
+        name: "charged-twice",
+        pair: ("slidingwindow", "lua"),
+        about: "a request whose answer was lost is sent again",
+        plant: Plant::Twice { one_in: 50 },
+    },
+];
+
+/// The stack of `plan` with that fault in it; `number` is the instance's.
+///
+/// # Errors
+///
+/// When there is no such fault, or the script has no such text any more.
+pub fn build(plan: &Plan, name: &str, number: u64) -> Result<Arc<dyn Strategy>, String> {
+    let fault = FAULTS
+        .iter()
+        .find(|fault| fault.name == name)
+        .ok_or_else(|| format!("no fault is named {name}"))?;
+    let text = |fault: Fault| fault.to_string();
+    let link = |plan: &Plan| {
+        let settings = plan.redis.as_ref().ok_or("a Redis is needed")?;
+        Link::open(settings, 1, plan.seed).map_err(text)
+    };
+    let strategy: Arc<dyn Strategy> = match fault.plant {
+        Plant::ScriptOfOne(..) if number != 1 => {
+            return Ok(factory::build(plan).map_err(text)?.strategy);
+        }
+        Plant::Script(from, to) | Plant::ScriptOfOne(from, to) => {
+            let script = Lua::script();
+            if !script.contains(from) {
+                return Err(format!(
+                    "{name}: the script has no such text any more: {from}"
+                ));
+            }
+            Arc::new(Lua::with_script(link(plan)?, script.replace(from, to)))
+        }
+        Plant::SharedWatch => Arc::new(SharedWatch::new(link(plan)?, name == "shared-watch")),
+        Plant::Twice { one_in } => {
+            let inner = factory::build(plan).map_err(text)?.strategy;
+            Arc::new(Twice {
+                inner,
+                one_in,
+                asked: AtomicU64::new(0),
+            })
+        }
+    };
+    Ok(Arc::new(Deadline::new(strategy, plan.timeout)))
+}
+
+#[derive(Debug)]
+struct Twice {
+    inner: Arc<dyn Strategy>,
+    one_in: u64,
+    asked: AtomicU64,
+}
+
+impl Strategy for Twice {
+    fn name(&self) -> &'static str {
+        "twice"
+    }
+
+    fn ask<'a>(&'a self, charges: &'a [Charge], intent: Intent) -> Deciding<'a> {
+        let again = self
+            .asked
+            .fetch_add(1, Ordering::Relaxed)
+            .is_multiple_of(self.one_in);
+        Deciding::waiting(async move {
+            if again {
+                self.inner.ask(charges, intent).await?;
+            }
+            self.inner.ask(charges, intent).await
+        })
+    }
+
+    fn give_back(&self, receipts: Vec<Receipt>) -> Deciding<'_, ()> {
+        self.inner.give_back(receipts)
+    }
+
+    fn reset<'a>(&'a self, key: &'a Key) -> Deciding<'a, ()> {
+        self.inner.reset(key)
+    }
+}
