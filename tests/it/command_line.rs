@@ -1,9 +1,17 @@
 //! The binary and its settings, as a person meets them.
 
+use std::ffi::OsString;
 use std::fs;
+use std::hash::RandomState;
 use std::process::Output;
+use std::sync::Arc;
+use std::time::Duration;
 
-use tollgate::config::{VARIABLES, Variable};
+use tollgate::algorithm::TokenBucket;
+use tollgate::config::{Config, Environment, VARIABLES, Variable};
+use tollgate::strategy::factory::{Kind, Plan, build};
+use tollgate::strategy::redis::Settings;
+use tollgate::{Identity, Key, ManualClock, RuleName};
 
 use crate::bench::instance::command;
 use crate::bench::{Process, RedisServer};
@@ -308,4 +316,95 @@ fn the_example_file_and_the_documentation_name_every_variable() {
             "`docker run --env-file` keeps trailing comments: {line}"
         );
     }
+}
+
+#[test]
+fn what_is_legal_but_doubtful_is_warned_of_once() {
+    let read = |variables: &[(&str, &str)]| {
+        let pairs = variables
+            .iter()
+            .map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let config = Config::read(&Environment::new(pairs, None)).unwrap();
+        (
+            config.limiter.strategy(),
+            config.redis.settings.map(|settings| settings.address()),
+            config.warnings,
+        )
+    };
+    let (strategy, redis, warnings) = read(&[]);
+    assert_eq!(
+        (strategy.as_str(), redis, warnings.len()),
+        ("tokenbucket-memory", None, 0)
+    );
+    let (strategy, redis, warnings) = read(&[("LIMITER_STRATEGY", "gcra-lua")]);
+    assert_eq!(
+        (strategy.as_str(), redis.as_deref(), warnings.len()),
+        ("gcra-lua", Some("localhost:6379"), 0)
+    );
+    let (strategy, redis, warnings) = read(&[("REDIS_ADDR", "a:1"), ("REDIS_ADDRESS", "b:2")]);
+    assert_eq!(
+        (strategy.as_str(), redis.as_deref()),
+        ("tokenbucket-lua", Some("a:1"))
+    );
+    assert_eq!(
+        warnings,
+        ["REDIS_ADDR and REDIS_ADDRESS are both set and differ: REDIS_ADDR counts"]
+    );
+    let (_, _, warnings) = read(&[("REDIS_ADDR", "a:1"), ("REDIS_ADDRESS", "a:1")]);
+    assert!(warnings.is_empty());
+    let (_, redis, warnings) = read(&[
+        ("REDIS_URL", "redis://c:3"),
+        ("REDIS_ADDR", "a:1"),
+        ("REDIS_DB", "7"),
+    ]);
+    assert_eq!(redis.as_deref(), Some("c:3"));
+    assert_eq!(
+        warnings,
+        ["REDIS_URL is set and counts: REDIS_ADDR, REDIS_DB ignored"]
+    );
+    let (_, redis, warnings) = read(&[
+        ("REDIS_ADDR", "a:1"),
+        ("LIMITER_STRATEGY", "tokenbucket-memory"),
+    ]);
+    assert_eq!((redis, warnings.len()), (None, 1));
+    let (_, _, warnings) = read(&[("LIMITER_CAPACITY", "5"), ("BUCKET_CAPACITY", "6")]);
+    assert_eq!(warnings.len(), 1);
+}
+
+/// Whatever is printed for debugging, a whole stack too.
+#[tokio::test]
+async fn debug_shows_no_secret() {
+    let canary = "hunter2-canary";
+    for kind in Kind::ALL {
+        let plan = Plan {
+            kind,
+            redis: Some(Settings::new(format!("redis://user:{canary}@127.0.0.1:1")).unwrap()),
+            pool_size: 1,
+            timeout: Duration::from_secs(1),
+            max_keys: 1,
+            clock: Arc::new(ManualClock::default()),
+            hasher: RandomState::new(),
+            seed: 0,
+        };
+        let stack = build(&plan).unwrap();
+        let fault = stack
+            .strategy
+            .reset(&Key::new(
+                "t:",
+                &TokenBucket,
+                &RuleName::default_rule(),
+                &Identity::new(),
+            ))
+            .await;
+        let shown = format!("{plan:?} {stack:?} {fault:?}");
+        assert!(shown.contains("Plan") && !shown.contains(canary), "{shown}");
+    }
+    let pairs = [
+        ("REDIS_PASSWORD", canary),
+        ("REDIS_URL", "redis://:hunter2-canary@host"),
+    ];
+    let pairs = pairs.map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    let environment = Environment::new(pairs, None);
+    let shown = format!("{environment:?} {:?}", Config::read(&environment));
+    assert!(!shown.contains(canary), "{shown}");
 }

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod bench;
+#[cfg(target_os = "linux")]
+mod clocks;
 mod command_line;
 mod conformance;
 mod faults;

@@ -117,11 +117,42 @@ async fn an_open_request_ends_before_a_drained_server() {
 fn one_signal_drains_and_exits_0() {
     for name in ["TERM", "INT"] {
         let mut process = Process::start(&[]);
+        // A connection that only waits for its next request does not hold the end up.
+        let _idle = std::net::TcpStream::connect(process.address).unwrap();
         process.signal(name);
         let (status, lines) = process.wait();
         assert!(status.success(), "{name}: {status}");
         assert!(lines.last().unwrap().contains("\"stopped\""), "{lines:?}");
     }
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_end_is_cut_off_at_the_drains_deadline() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(&redis.address()).await;
+    let variables = [
+        ("REDIS_ADDR", proxy.address()),
+        ("REDIS_TIMEOUT", "1h"),
+        ("HTTP_REQUEST_TIMEOUT", "1h"),
+        ("SHUTDOWN_TIMEOUT", "100ms"),
+    ];
+    let mut process = Process::start(&variables);
+    let api = b"GET /api HTTP/1.1\r\nhost: x\r\n\r\n";
+    let mut stream = TcpStream::connect(process.address).await.unwrap();
+    stream.write_all(api).await.unwrap();
+    answer(&mut stream).await;
+    proxy.hold_replies();
+    stream.write_all(api).await.unwrap();
+    proxy.until_held(1).await;
+    process.signal("TERM");
+    let (status, lines) = tokio::task::spawn_blocking(move || process.wait())
+        .await
+        .unwrap();
+    assert!(status.success());
+    assert!(
+        lines.iter().any(|line| line.contains("cut off")),
+        "{lines:#?}"
+    );
 }
 
 #[tokio::test]

@@ -1,10 +1,14 @@
 //! What the tests share: servers, strategies, charges.
 
+#[cfg(target_os = "linux")]
+pub(crate) mod fake_clock;
 pub(crate) mod instance;
 pub(crate) mod proxy;
 pub(crate) mod redis_server;
 pub(crate) mod strategies;
 
+#[cfg(target_os = "linux")]
+pub(crate) use fake_clock::FakeClock;
 pub(crate) use instance::{Instance, Process};
 pub(crate) use proxy::Proxy;
 pub(crate) use redis_server::RedisServer;

@@ -1,5 +1,6 @@
 //! A redis-server process of the test's own, on a port of its own.
 
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -16,6 +17,7 @@ const LOOKS: u32 = 3_000;
 pub(crate) struct RedisServer {
     port: u16,
     extra: Vec<String>,
+    variables: Vec<(&'static str, PathBuf)>,
     process: Option<Child>,
 }
 
@@ -26,10 +28,16 @@ impl RedisServer {
 
     /// With these options of redis-server besides the usual.
     pub(crate) fn start_with(extra: &[&str]) -> Self {
+        Self::start_in(extra, Vec::new())
+    }
+
+    /// With these variables in its environment besides the usual.
+    pub(crate) fn start_in(extra: &[&str], variables: Vec<(&'static str, PathBuf)>) -> Self {
         let extra = extra.iter().map(ToString::to_string).collect();
         let mut server = Self {
             port: 0,
             extra,
+            variables,
             process: None,
         };
         for _ in 0..TRIES {
@@ -46,6 +54,7 @@ impl RedisServer {
         Self {
             port: free_port(),
             extra: Vec::new(),
+            variables: Vec::new(),
             process: None,
         }
     }
@@ -121,6 +130,7 @@ impl RedisServer {
                 "no",
             ])
             .args(&self.extra)
+            .envs(self.variables.iter().map(|(name, value)| (*name, value)))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

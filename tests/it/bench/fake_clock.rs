@@ -1,0 +1,63 @@
+//! A clock for a redis-server that can be stepped while it runs. Linux only.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/bench/fake_clock.c");
+
+/// The shift of a server's clock, kept in a file that the server has mapped.
+pub(crate) struct FakeClock {
+    folder: PathBuf,
+}
+
+impl FakeClock {
+    /// Builds what is preloaded, with the C compiler that links Rust programs.
+    pub(crate) fn new(name: &str) -> Self {
+        let folder =
+            std::env::temp_dir().join(format!("tollgate-clock-{}-{name}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let clock = Self { folder };
+        clock.shift_us(0);
+        let library = clock.folder.join("fake_clock.so");
+        let built = Command::new("cc")
+            .args(["-O2", "-shared", "-fPIC", SOURCE, "-o"])
+            .arg(library)
+            .status()
+            .unwrap();
+        assert!(built.success());
+        clock
+    }
+
+    /// What a server needs in its environment to read this clock.
+    pub(crate) fn variables(&self) -> [(&'static str, PathBuf); 2] {
+        [
+            ("LD_PRELOAD", self.folder.join("fake_clock.so")),
+            ("FAKECLOCK", self.folder.join("shift")),
+        ]
+    }
+
+    /// From now on the server's clock is that far from the machine's.
+    pub(crate) fn shift_us(&self, shift_us: i64) {
+        let nanoseconds = (shift_us * 1_000).to_le_bytes();
+        let file = self.folder.join("shift");
+        if file.exists() {
+            // In place: the server has mapped this file.
+            use std::os::unix::fs::FileExt;
+            fs::OpenOptions::new()
+                .write(true)
+                .open(file)
+                .unwrap()
+                .write_all_at(&nanoseconds, 0)
+                .unwrap();
+        } else {
+            fs::write(file, nanoseconds).unwrap();
+        }
+    }
+}
+
+impl Drop for FakeClock {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
