@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Lets several instances decide under load, and checks every decision against the law and a model.
 #
-#   scripts/prove.sh [--ops N] [--instances N] [--tasks N] [--keys N] [--seed N] [--only ALGORITHM-STRATEGY] [--write]
+#   scripts/prove.sh [--ops N | --minutes M] [--instances N] [--tasks N] [--keys N] [--seed N] [--only ALGORITHM-STRATEGY] [--write]
 #
-# Runs every algorithm on every strategy, N requests each (default 10000), on a Redis of its own, then plants faults that the
+# Runs every algorithm on every strategy, N requests each (default 10000) or M minutes in all, on a Redis of its own, then plants faults that the
 # checks must catch. --write keeps the tables in docs/exactness.md. 1,000,000 requests each take about ten minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -20,7 +20,7 @@ use crate::run::quota;
 /// Longest that a decision may take: the machine may stall.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const NUMBERS: [&str; 5] = ["ops", "tasks", "keys", "seed", "number"];
+const NUMBERS: [&str; 6] = ["ops", "seconds", "tasks", "keys", "seed", "number"];
 
 pub(crate) fn command() -> Command {
     let text = |name: &'static str| Arg::new(name).long(name).required(true);
@@ -67,9 +67,13 @@ pub(crate) async fn run(arguments: &ArgMatches) {
         tokio::spawn(ask(strategy, limit, number("keys"), share, rng, sender));
     }
     drop(sender);
+    let until_us = match number("seconds") {
+        0 => u64::MAX,
+        seconds => wall_us() + seconds * 1_000_000,
+    };
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     while let Some(op) = ops.recv().await {
-        if writeln!(out, "{}", op.line()).is_err() {
+        if writeln!(out, "{}", op.line()).is_err() || op.returned_us > until_us {
             return;
         }
     }

@@ -63,6 +63,11 @@ fn command() -> Command {
             "4",
             "keys that are asked for; the first gets half of all requests",
         ))
+        .arg(number(
+            "minutes",
+            "0",
+            "ask for so long in all, over the pairs, instead of --ops requests each",
+        ))
         .arg(number("seed", "42", "where chance starts"))
         .arg(
             Arg::new("only")
@@ -92,10 +97,29 @@ async fn main() -> ExitCode {
 async fn check(arguments: &ArgMatches) -> ExitCode {
     let number = |name: &str| arguments.get_one::<u64>(name).copied().unwrap_or_default();
     let only: Vec<&String> = arguments.get_many("only").into_iter().flatten().collect();
+    let pairs: Vec<_> = algorithm::ALL
+        .iter()
+        .flat_map(|algorithm| {
+            Kind::ALL.map(|kind| {
+                (
+                    format!("{}-{}", algorithm.name(), kind.name()),
+                    *algorithm,
+                    kind,
+                )
+            })
+        })
+        .filter(|(name, ..)| only.is_empty() || only.contains(&name))
+        .collect();
+    let seconds = number("minutes") * 60 / (pairs.len().max(1) as u64);
     let run = |algorithm, kind, fault: Option<String>| Run {
         algorithm,
         kind,
-        ops: number("ops"),
+        ops: if number("minutes") > 0 {
+            u64::MAX
+        } else {
+            number("ops")
+        },
+        seconds,
         instances: if kind == Kind::Memory {
             1
         } else {
@@ -121,21 +145,15 @@ async fn check(arguments: &ArgMatches) -> ExitCode {
         }
         print!("{}", table::faults(&rows, markdown));
     } else {
-        for (algorithm, kind) in algorithm::ALL
-            .iter()
-            .flat_map(|algorithm| Kind::ALL.map(|kind| (*algorithm, kind)))
-        {
-            let name = format!("{}-{}", algorithm.name(), kind.name());
-            if only.is_empty() || only.contains(&&name) {
-                let found = run(algorithm, kind, None).check().await;
-                eprintln!("{name}: {found}");
-                rows.push(Row {
-                    name,
-                    about: "",
-                    found,
-                    must_be_clean: kind != Kind::Hash,
-                });
-            }
+        for (name, algorithm, kind) in pairs {
+            let found = run(algorithm, kind, None).check().await;
+            eprintln!("{name}: {found}");
+            rows.push(Row {
+                name,
+                about: "",
+                found,
+                must_be_clean: kind != Kind::Hash,
+            });
         }
         print!("{}", table::pairs(&rows, markdown));
     }

@@ -28,6 +28,8 @@ pub(crate) struct Run {
     pub(crate) algorithm: &'static dyn Algorithm,
     pub(crate) kind: Kind,
     pub(crate) ops: u64,
+    /// Longest time to ask, if not 0.
+    pub(crate) seconds: u64,
     pub(crate) instances: u64,
     pub(crate) tasks: u64,
     pub(crate) keys: u64,
@@ -140,11 +142,10 @@ impl Run {
             ops.push(line.parse().expect("a line of an instance"));
             if progress && ops.len() % 1_000 == 0 {
                 eprint!(
-                    "\r{}-{}: {} of {}  ",
+                    "\r{}-{}: {} requests  ",
                     self.algorithm.name(),
                     self.kind.name(),
-                    ops.len(),
-                    self.ops
+                    ops.len()
                 );
             }
         }
@@ -171,6 +172,7 @@ impl Run {
         command.args(["--redis", &redis.address]);
         for (name, value) in [
             ("--ops", share),
+            ("--seconds", self.seconds),
             ("--tasks", self.tasks),
             ("--keys", self.keys),
             ("--seed", self.seed),

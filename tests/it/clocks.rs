@@ -2,16 +2,17 @@
 //!
 //! The law holds on the server's clock, where time is the latest at which a key was charged: a step ahead is time passed, a
 //! step back is none. Around each step every key is in use; after it the load goes on, rests for longer than a record would
-//! live if its expiry ran from the stepped clock, and goes on again.
+//! live if its expiry ran from the stepped clock, and goes on again. Where the clock is not stepped forth and back, every
+//! decision is also that of a model which never forgets a record.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tollgate::Quota;
-use tollgate::algorithm::{ALL, Algorithm};
+use tollgate::algorithm::{ALL, Algorithm, Remembered};
 use tollgate::strategy::factory::Kind;
+use tollgate::{Cost, Quota, Verdict};
 
 use crate::bench::{FakeClock, RedisServer, charge, stack};
 
@@ -30,7 +31,7 @@ struct Load {
     over: Arc<AtomicBool>,
     resting: Arc<AtomicBool>,
     decided: Arc<[AtomicU64; KEYS]>,
-    callers: Vec<JoinHandle<Vec<u64>>>,
+    callers: Vec<JoinHandle<Vec<Verdict>>>,
 }
 
 impl Load {
@@ -52,7 +53,7 @@ impl Load {
                 let asked = [charge(algorithm, &format!("key-{key}"), quota(), 1)];
                 let pause = Duration::from_millis(if key == KEYS - 1 { 70 } else { 2 });
                 tokio::spawn(async move {
-                    let mut admitted = Vec::new();
+                    let mut verdicts = Vec::new();
                     while !over.load(Ordering::SeqCst) {
                         tokio::time::sleep(pause).await;
                         if resting.load(Ordering::SeqCst) {
@@ -60,9 +61,9 @@ impl Load {
                         }
                         let verdict = stack.strategy.decide(&asked).await.unwrap();
                         decided[key].fetch_add(1, Ordering::SeqCst);
-                        admitted.extend(verdict.admitted.then_some(verdict.now_us));
+                        verdicts.push(verdict);
                     }
-                    admitted
+                    verdicts
                 })
             })
             .collect();
@@ -94,8 +95,8 @@ impl Load {
         self.resting.store(false, Ordering::SeqCst);
     }
 
-    /// For each key, the server's time of each admitted request, in their order.
-    async fn end(self) -> Vec<Vec<u64>> {
+    /// For each key, what was decided, in order.
+    async fn end(self) -> Vec<Vec<Verdict>> {
         self.over.store(true, Ordering::SeqCst);
         let mut all = Vec::new();
         for caller in self.callers {
@@ -105,11 +106,11 @@ impl Load {
     }
 }
 
-async fn admitted_through(
+async fn decided_through(
     kind: Kind,
     algorithm: &'static dyn Algorithm,
     shifts: &[i64],
-) -> Vec<Vec<u64>> {
+) -> Vec<Vec<Verdict>> {
     let clock = FakeClock::new(&format!(
         "{}-{}-{}",
         algorithm.name(),
@@ -125,7 +126,7 @@ async fn admitted_through(
         load.rests().await;
         load.goes_on().await;
     }
-    let admitted = load.end().await;
+    let decided = load.end().await;
     let (keys, expires) = redis.keys_and_expires();
     assert_eq!(
         (keys, expires),
@@ -134,11 +135,11 @@ async fn admitted_through(
         algorithm.name(),
         kind.name()
     );
-    admitted
+    decided
 }
 
 /// The law for one key; its requests came one after the other.
-fn check(name: &str, algorithm: &dyn Algorithm, admitted: &[u64]) {
+fn check_law(name: &str, algorithm: &dyn Algorithm, verdicts: &[Verdict]) {
     let quota = quota();
     let units = |tokens: usize| i128::try_from(tokens).unwrap() * i128::from(quota.unit());
     // Two windows meet at any instant: a burst may stand on either side.
@@ -148,20 +149,55 @@ fn check(name: &str, algorithm: &dyn Algorithm, admitted: &[u64]) {
         1
     };
     let (mut lowest, mut latest_us) = (i128::MAX, 0);
-    for (i, now_us) in admitted.iter().enumerate() {
-        latest_us = latest_us.max(*now_us);
+    for (i, verdict) in verdicts
+        .iter()
+        .filter(|verdict| verdict.admitted)
+        .enumerate()
+    {
+        latest_us = latest_us.max(verdict.now_us);
         let gained = i128::from(latest_us) * i128::from(quota.gain());
         lowest = lowest.min(units(i) - gained);
         let most = i128::from(quota.full()) * bursts;
         assert!(
             units(i + 1) - gained - lowest <= most,
-            "{name}: request {i} of {} at {now_us}",
-            admitted.len()
+            "{name}: request {i} at {}",
+            verdict.now_us
         );
     }
 }
 
-async fn law_holds_through(shifts: &'static [i64]) {
+/// Every decision of one key is that of a model which never forgets a record.
+fn check_against_a_model_that_never_expires(
+    name: &str,
+    algorithm: &dyn Algorithm,
+    verdicts: &[Verdict],
+) {
+    let mut remembered = Remembered::Nothing;
+    for verdict in verdicts {
+        let decision = &verdict.decisions[0];
+        let step = algorithm.step(&quota(), remembered, verdict.now_us, Cost::MIN);
+        let standing = step.outcome.map_or(step.before, |taken| taken.after);
+        let told = (verdict.admitted, decision.remaining, decision.reset_after);
+        assert_eq!(
+            told,
+            (
+                step.outcome.is_ok(),
+                standing.remaining,
+                standing.reset_after
+            ),
+            "{name} at {}",
+            verdict.now_us
+        );
+        if let Ok(taken) = step.outcome {
+            remembered = Remembered::State(taken.kept.state);
+        }
+    }
+}
+
+async fn law_holds_through(
+    shifts: &'static [i64],
+) -> Vec<(String, &'static dyn Algorithm, Vec<Verdict>)> {
+    let mut histories = Vec::new();
     let pairs = [Kind::Lua, Kind::Transaction]
         .into_iter()
         .flat_map(|kind| ALL.iter().map(move |it| (kind, *it)));
@@ -170,32 +206,41 @@ async fn law_holds_through(shifts: &'static [i64]) {
             (
                 kind,
                 algorithm,
-                tokio::spawn(admitted_through(kind, algorithm, shifts)),
+                tokio::spawn(decided_through(kind, algorithm, shifts)),
             )
         })
         .collect();
     for (kind, algorithm, run) in runs {
         let name = format!("{}-{}", algorithm.name(), kind.name());
         let all = run.await.unwrap();
-        let stepped = |pair: &[u64]| pair[0].abs_diff(pair[1]) > 4 * SECOND_US.unsigned_abs();
+        let stepped = |pair: &[Verdict]| {
+            pair[0].now_us.abs_diff(pair[1].now_us) > 4 * SECOND_US.unsigned_abs()
+        };
         assert!(
-            all.iter().any(|admitted| admitted.windows(2).any(stepped)),
+            all.iter().any(|verdicts| verdicts.windows(2).any(stepped)),
             "{name}: the clock was stepped"
         );
-        for (key, admitted) in all.iter().enumerate() {
-            check(&format!("{name} key {key}"), algorithm, admitted);
+        for (key, verdicts) in all.into_iter().enumerate() {
+            let name = format!("{name} key {key}");
+            check_law(&name, algorithm, &verdicts);
+            histories.push((name, algorithm, verdicts));
         }
     }
+    histories
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_law_holds_through_a_step_back() {
-    law_holds_through(&[-30 * SECOND_US]).await;
+    for (name, algorithm, verdicts) in law_holds_through(&[-30 * SECOND_US]).await {
+        check_against_a_model_that_never_expires(&name, algorithm, &verdicts);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_law_holds_through_a_step_ahead() {
-    law_holds_through(&[3_600 * SECOND_US]).await;
+    for (name, algorithm, verdicts) in law_holds_through(&[3_600 * SECOND_US]).await {
+        check_against_a_model_that_never_expires(&name, algorithm, &verdicts);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

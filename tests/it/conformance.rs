@@ -362,6 +362,44 @@ async fn what_is_given_back_can_be_taken_again() {
 }
 
 #[tokio::test]
+async fn a_changed_quota_keeps_what_was_used() {
+    let (_redis, matrix) = matrix();
+    for (algorithm, kind, stack) in matrix {
+        let name = (algorithm.name(), kind.name());
+        let of = |capacity| {
+            [charge(
+                algorithm,
+                &format!("{}-change", kind.name()),
+                quota(capacity),
+                1,
+            )]
+        };
+        for left in (6..10).rev() {
+            assert_eq!(
+                decide(&stack, &of(10)).await.decisions[0].remaining,
+                left,
+                "{name:?}"
+            );
+        }
+        let left = async |capacity| {
+            stack.strategy.peek(&of(capacity)).await.unwrap().decisions[0].remaining
+        };
+        assert_eq!(
+            left(100).await,
+            6,
+            "{name:?}: a higher capacity adds nothing at once"
+        );
+        assert!(left(3).await <= 3, "{name:?}: a lower one clamps");
+        assert_eq!(
+            decide(&stack, &of(100)).await.decisions[0].remaining,
+            5,
+            "{name:?}"
+        );
+        assert_eq!(left(10).await, 5, "{name:?}: and back again");
+    }
+}
+
+#[tokio::test]
 async fn a_reset_key_is_fresh() {
     let (_redis, matrix) = matrix();
     for (algorithm, kind, stack) in matrix {
