@@ -58,25 +58,32 @@ pub(crate) async fn run(arguments: &ArgMatches) {
         algorithm,
         quota: quota(),
     };
-    let (sender, mut ops) = mpsc::channel::<Op>(10_000);
-    for task in 0..number("tasks") {
-        let (strategy, sender) = (strategy.clone(), sender.clone());
-        let rng = fastrand::Rng::with_seed(number("seed") ^ (number("number") << 32) ^ task);
-        let share =
-            number("ops") / number("tasks") + u64::from(task < number("ops") % number("tasks"));
-        tokio::spawn(ask(strategy, limit, number("keys"), share, rng, sender));
-    }
-    drop(sender);
     let until_us = match number("seconds") {
         0 => u64::MAX,
         seconds => wall_us() + seconds * 1_000_000,
     };
+    let (sender, mut ops) = mpsc::channel::<Op>(10_000);
+    for task in 0..number("tasks") {
+        let (strategy, sender) = (strategy.clone(), sender.clone());
+        let rng = fastrand::Rng::with_seed(number("seed") ^ (number("number") << 32) ^ task);
+        let ops =
+            number("ops") / number("tasks") + u64::from(task < number("ops") % number("tasks"));
+        let share = Share { ops, until_us };
+        tokio::spawn(ask(strategy, limit, number("keys"), share, rng, sender));
+    }
+    drop(sender);
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     while let Some(op) = ops.recv().await {
-        if writeln!(out, "{}", op.line()).is_err() || op.returned_us > until_us {
+        if writeln!(out, "{}", op.line()).is_err() {
             return;
         }
     }
+}
+
+/// How much one task asks for. What it began it also records: a charge that is missing would make others look wrong.
+struct Share {
+    ops: u64,
+    until_us: u64,
 }
 
 #[cfg(not(feature = "planted-faults"))]
@@ -102,11 +109,11 @@ async fn ask(
     strategy: Arc<dyn Strategy>,
     limit: Limit,
     keys: u64,
-    share: u64,
+    share: Share,
     mut rng: fastrand::Rng,
     to: mpsc::Sender<Op>,
 ) {
-    for _ in 0..share {
+    for _ in 0..share.ops {
         let key = if rng.bool() { 0 } else { rng.u64(..keys) };
         let cost = if rng.u8(..4) == 0 { rng.u64(1..=5) } else { 1 };
         let identity = Identity::new().with_part(format!("key-{key}").as_bytes());
@@ -119,6 +126,9 @@ async fn ask(
         let cost_of = Cost::new(cost).expect("1 or more");
         let charge = Charge::new(name, limit, cost_of).expect("costs are within the capacity");
         let invoked_us = wall_us();
+        if invoked_us > share.until_us {
+            return;
+        }
         let verdict = strategy.decide(&[charge]).await.expect("the store is well");
         let returned_us = wall_us();
         let decision = verdict.decisions[0];
