@@ -35,7 +35,7 @@ cargo build --release --locked --quiet --features planted-faults --example tollg
 target/planted/release/examples/tollgate_check --faults "${format[@]+"${format[@]}"}" | tee "$work/faults"
 
 if [ $write = yes ]; then
-  sed "/^$begin/q" "$page" >"$work/page"
+  sed "\\|^$begin|q" "$page" >"$work/page"
   {
     echo
     echo "$(date -u +%Y-%m-%d), $(redis-server --version | sed -n 's/.* v=\([0-9.]*\).*/Redis \1/p'), $(uname -s) $(uname -m), $(getconf _NPROCESSORS_ONLN) cores; \`scripts/prove.sh $*\`:"
