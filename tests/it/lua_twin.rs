@@ -226,6 +226,8 @@ fn computes_the_same_integers() {
     for algorithm in ALL {
         let config = Config {
             cases: steps.unwrap_or(STEPS),
+            // Quotas that cannot be are drawn again, in every long run some 100,000 times.
+            max_local_rejects: u32::MAX,
             failure_persistence: None,
             ..Config::default()
         };
