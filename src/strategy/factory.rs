@@ -91,9 +91,9 @@ pub fn build(plan: &Plan) -> Result<Stack, Fault> {
             (Arc::new(Lua::new(link.clone())), Some(link))
         }
         Kind::Transaction => {
-            let pool = pool(plan.settings()?, plan.pool_size, plan.timeout)?;
-            // A tenth less than the deadline around it, so that it can say that it was contention.
+            // A tenth less than the deadline around it, so that it can say what it waited for.
             let (link, within) = (plan.link(1)?, plan.timeout * 9 / 10);
+            let pool = pool(plan.settings()?, plan.pool_size, within)?;
             (
                 Arc::new(Transaction::new(pool, link.clone(), within, plan.seed)),
                 Some(link),
@@ -112,7 +112,7 @@ pub fn build(plan: &Plan) -> Result<Stack, Fault> {
         }
     };
     Ok(Stack {
-        strategy: Arc::new(Deadline::new(strategy, plan.timeout)),
+        strategy: Arc::new(Deadline::new(strategy, plan.timeout, plan.seed)),
         link,
     })
 }
@@ -124,6 +124,6 @@ impl Plan {
     }
 
     fn link(&self, connections: usize) -> Result<Link, Fault> {
-        Link::open(self.settings()?, connections, self.seed)
+        Link::open(self.settings()?, connections, self.timeout, self.seed)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::refusal::{Remedy, Scope, meaning};
 use crate::domain::{CostAboveCapacity, Unmergeable};
 
 /// Why a strategy could not decide. Each says whether the request may have been charged all the same.
@@ -16,18 +17,16 @@ pub enum Fault {
     /// The connection broke before the answer came.
     #[error("the connection to the store was lost: {0}")]
     Lost(String),
-    /// The server answered with an error instead of executing the command.
+    /// The store had too many faults and is given a rest: nothing was sent.
+    #[error("the store is given a rest after too many faults")]
+    Resting,
+    /// Every connection that this instance may have is in use, so nothing was sent.
+    #[error("all connections of the pool are in use")]
+    PoolExhausted,
+    /// The server answered with an error instead of executing the command; see [`REFUSALS`](super::REFUSALS).
     #[error("the store refused: {code} {message}")]
     Refused {
         /// The first word of the server's answer, such as `READONLY`.
-        code: String,
-        /// The rest of it.
-        message: String,
-    },
-    /// The record under this key cannot be used.
-    #[error("the record of this key cannot be used: {code} {message}")]
-    BadRecord {
-        /// The first word of the server's answer, such as `WRONGTYPE`.
         code: String,
         /// The rest of it.
         message: String,
@@ -52,23 +51,15 @@ pub enum Fault {
     Malformed(String),
 }
 
-/// What a fault speaks of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Scope {
-    /// The store: others will meet it too.
-    Store,
-    /// These keys or this request: it says nothing about the store.
-    Request,
-}
-
 impl Fault {
     /// Whether the request may have been charged: then it must never be tried again.
     pub fn is_ambiguous(&self) -> bool {
         match self {
             Self::Timeout(_) | Self::Lost(_) | Self::BadReply(_) => true,
+            Self::Refused { code, .. } => meaning(code).is_ambiguous,
             Self::Unreachable(_)
-            | Self::Refused { .. }
-            | Self::BadRecord { .. }
+            | Self::Resting
+            | Self::PoolExhausted
             | Self::Contended { .. }
             | Self::TableFull
             | Self::Inadmissible(_)
@@ -76,20 +67,34 @@ impl Fault {
         }
     }
 
-    /// What this fault speaks of.
+    /// What this fault speaks of: only what speaks of the store counts for the breaker.
     pub fn scope(&self) -> Scope {
         match self {
             Self::Timeout(_)
             | Self::Unreachable(_)
             | Self::Lost(_)
-            | Self::Refused { .. }
+            | Self::Resting
             | Self::BadReply(_) => Scope::Store,
-            Self::BadRecord { .. }
+            Self::Refused { code, .. } => meaning(code).scope,
+            Self::PoolExhausted
             | Self::Contended { .. }
             | Self::TableFull
             | Self::Inadmissible(_)
             | Self::Malformed(_) => Scope::Request,
         }
+    }
+
+    /// What to do about it.
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::Refused { code, .. } => meaning(code).remedy,
+            _ => Remedy::GiveUp,
+        }
+    }
+
+    /// Whether the request itself is at fault: no store could decide it.
+    pub fn is_of_the_request(&self) -> bool {
+        matches!(self, Self::Inadmissible(_) | Self::Malformed(_))
     }
 
     /// One word for it, for logs and metrics: a server's error code as it stands, else the variant.
@@ -98,12 +103,39 @@ impl Fault {
             Self::Timeout(_) => "timeout",
             Self::Unreachable(_) => "unreachable",
             Self::Lost(_) => "lost",
-            Self::Refused { code, .. } | Self::BadRecord { code, .. } => code,
+            Self::Resting => "resting",
+            Self::PoolExhausted => "pool_exhausted",
+            Self::Refused { code, .. } => code,
             Self::Contended { .. } => "contended",
             Self::BadReply(_) => "bad_reply",
             Self::TableFull => "table_full",
             Self::Inadmissible(_) => "inadmissible",
             Self::Malformed(_) => "malformed",
+        }
+    }
+
+    /// What an operator can do about it.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::Timeout(_) => {
+                "the store is slow, frozen or behind a network that drops packets: look at its load, or raise REDIS_TIMEOUT"
+            }
+            Self::Unreachable(_) => "look whether the store runs and REDIS_ADDR names it",
+            Self::Lost(_) => {
+                "the store or the network between closed the connection: look at the store's log"
+            }
+            Self::Resting => "it is probed and used again as soon as it answers",
+            Self::PoolExhausted => "raise REDIS_POOL_SIZE",
+            Self::Refused { code, .. } => meaning(code).advice,
+            Self::Contended { .. } => {
+                "too many instances change one key: the strategy `lua` knows no contention"
+            }
+            Self::BadReply(_) => {
+                "what answers is not a Redis that is supported: 6.2 or later, Valkey 7.2 or later"
+            }
+            Self::TableFull => "raise LIMITER_MAX_KEYS",
+            Self::Inadmissible(_) => "lower the cost, or raise the capacity",
+            Self::Malformed(_) => "correct the request",
         }
     }
 }

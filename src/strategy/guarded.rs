@@ -1,33 +1,73 @@
 //! Bounded waiting: one deadline around everything that a decision waits for.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Deciding, Fault, Strategy};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Deciding, Fault, Remedy, Strategy};
 use crate::algorithm::Intent;
 use crate::domain::{Charge, Key, Receipt};
 
+/// Longest pause before the same request is sent again the first time; it doubles with each try, so many times.
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const PAUSE_DOUBLINGS: u32 = 3;
+
 /// A strategy that gives up after a fixed time: turn, pool, connect and command together.
+///
+/// A fault that passes by itself and surely was not executed is tried again within that time.
 #[derive(Debug)]
 pub struct Deadline {
     inner: Arc<dyn Strategy>,
     after: Duration,
+    jitter: Mutex<fastrand::Rng>,
 }
 
 impl Deadline {
-    /// Gives `inner` at most `after` for each decision.
-    pub fn new(inner: Arc<dyn Strategy>, after: Duration) -> Self {
-        Self { inner, after }
+    /// Gives `inner` at most `after` for each decision; `seed` is where the jitter starts.
+    pub fn new(inner: Arc<dyn Strategy>, after: Duration, seed: u64) -> Self {
+        Self {
+            inner,
+            after,
+            jitter: Mutex::new(fastrand::Rng::with_seed(seed)),
+        }
     }
 
-    fn within<'a, T: Send + Unpin + 'a>(&self, deciding: Deciding<'a, T>) -> Deciding<'a, T> {
+    fn within<'a, T: Send + Unpin + 'a>(
+        &self,
+        deciding: impl Future<Output = Result<T, Fault>> + Send + 'a,
+    ) -> Deciding<'a, T> {
         let after = self.after;
         Deciding::waiting(async move {
-            match tokio::time::timeout(after, deciding).await {
+            match timeout(after, deciding).await {
                 Ok(answer) => answer,
                 Err(_) => Err(Fault::Timeout(after)),
             }
         })
+    }
+
+    /// Asks until the answer is no fault that passes by itself, or a pause would outlast the deadline.
+    async fn persisting<'a, T: Unpin>(
+        &self,
+        ask: impl Fn() -> Deciding<'a, T>,
+    ) -> Result<T, Fault> {
+        let give_up = Instant::now() + self.after;
+        for tries in 0.. {
+            let answer = ask().await;
+            let Err(fault) = &answer else { return answer };
+            let pause = self.pause(tries);
+            if fault.remedy() != Remedy::TryAgain || Instant::now() + pause >= give_up {
+                return answer;
+            }
+            sleep(pause).await;
+        }
+        Err(Fault::Timeout(self.after))
+    }
+
+    fn pause(&self, tries: u32) -> Duration {
+        let longest = FIRST_PAUSE * (1 << tries.min(PAUSE_DOUBLINGS));
+        let mut jitter = self.jitter.lock().unwrap_or_else(PoisonError::into_inner);
+        longest.mul_f64(0.5 + jitter.f64() / 2.0)
     }
 }
 
@@ -37,7 +77,7 @@ impl Strategy for Deadline {
     }
 
     fn ask<'a>(&'a self, charges: &'a [Charge], intent: Intent) -> Deciding<'a> {
-        self.within(self.inner.ask(charges, intent))
+        self.within(self.persisting(move || self.inner.ask(charges, intent)))
     }
 
     fn give_back(&self, receipts: Vec<Receipt>) -> Deciding<'_, ()> {
@@ -45,26 +85,30 @@ impl Strategy for Deadline {
     }
 
     fn reset<'a>(&'a self, key: &'a Key) -> Deciding<'a, ()> {
-        self.within(self.inner.reset(key))
+        self.within(self.persisting(move || self.inner.reset(key)))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::Instant;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
+    use crate::domain::{Identity, RuleName};
 
+    const AFTER: Duration = Duration::from_millis(50);
+
+    /// Answers a reset with this fault the first so many times.
     #[derive(Debug)]
-    struct Never;
+    struct Failing(Fault, AtomicU32);
 
-    impl Strategy for Never {
+    impl Strategy for Failing {
         fn name(&self) -> &'static str {
-            "never"
+            "failing"
         }
 
         fn ask<'a>(&'a self, _: &'a [Charge], _: Intent) -> Deciding<'a> {
-            Deciding::waiting(std::future::pending())
+            Deciding::ready(Err(self.0.clone()))
         }
 
         fn give_back(&self, _: Vec<Receipt>) -> Deciding<'_, ()> {
@@ -72,20 +116,62 @@ mod tests {
         }
 
         fn reset<'a>(&'a self, _: &'a Key) -> Deciding<'a, ()> {
-            Deciding::waiting(std::future::pending())
+            let left = self.1.load(Ordering::Relaxed);
+            self.1.store(left.saturating_sub(1), Ordering::Relaxed);
+            Deciding::ready(if left == 0 {
+                Ok(())
+            } else {
+                Err(self.0.clone())
+            })
         }
+    }
+
+    fn failing(code: &str, times: u32) -> (Deadline, Fault) {
+        let (code, message) = (code.to_owned(), String::new());
+        let fault = Fault::Refused { code, message };
+        let inner = Failing(fault.clone(), AtomicU32::new(times));
+        (Deadline::new(Arc::new(inner), AFTER, 42), fault)
+    }
+
+    fn key() -> Key {
+        let name = RuleName::default_rule();
+        Key::new(
+            "t:",
+            &crate::algorithm::TokenBucket,
+            &name,
+            &Identity::new(),
+        )
     }
 
     #[tokio::test(start_paused = true)]
     async fn gives_up_at_the_deadline() {
-        let after = Duration::from_millis(50);
         let started = Instant::now();
-        let fault = Deadline::new(Arc::new(Never), after)
-            .give_back(Vec::new())
-            .await;
+        let fault = failing("ERR", 0).0.give_back(Vec::new()).await;
         assert_eq!(
             (fault, started.elapsed()),
-            (Err(Fault::Timeout(after)), after)
+            (Err(Fault::Timeout(AFTER)), AFTER)
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tries_again_what_passes_by_itself_within_the_deadline() {
+        let (deadline, _) = failing("LOADING", 3);
+        assert_eq!(deadline.reset(&key()).await, Ok(()));
+        let (deadline, fault) = failing("LOADING", u32::MAX);
+        let started = Instant::now();
+        assert_eq!(
+            deadline.reset(&key()).await,
+            Err(fault),
+            "the fault itself, not a timeout"
+        );
+        assert!(started.elapsed() < AFTER && started.elapsed() > AFTER / 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn never_tries_again_what_does_not_pass_or_may_have_been_executed() {
+        for code in ["READONLY", "OOM", "ERR", "WRONGTYPE"] {
+            let (deadline, fault) = failing(code, 1);
+            assert_eq!(deadline.reset(&key()).await, Err(fault), "{code}");
+        }
     }
 }

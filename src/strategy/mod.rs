@@ -3,15 +3,18 @@
 //! A [`Strategy`] answers a slice of charges, all or nothing. Decorators such as [`Deadline`] are strategies too; one
 //! [`factory`] builds the whole stack.
 
+pub mod breaker;
 mod deciding;
 pub mod factory;
 mod fault;
 mod guarded;
+mod members;
 mod memory;
 mod merge;
 #[cfg(feature = "planted-faults")]
 pub mod planted;
 pub mod redis;
+mod refusal;
 
 use std::fmt;
 
@@ -19,9 +22,11 @@ use crate::algorithm::Intent;
 use crate::domain::{Charge, Key, Receipt};
 
 pub use deciding::Deciding;
-pub use fault::{Fault, Scope};
+pub use fault::Fault;
 pub use guarded::Deadline;
+pub use members::{LIVE_FOR, Members};
 pub use memory::Memory;
+pub use refusal::{REFUSALS, Refusal, Remedy, Scope};
 
 /// Most charges that one request may have.
 pub const MAX_CHARGES: usize = 16;

@@ -150,7 +150,7 @@ pub fn build(plan: &Plan, name: &str, number: u64) -> Result<Arc<dyn Strategy>, 
     let text = |fault: Fault| fault.to_string();
     let link = |plan: &Plan| {
         let settings = plan.redis.as_ref().ok_or("a Redis is needed")?;
-        Link::open(settings, 1, plan.seed).map_err(text)
+        Link::open(settings, 1, plan.timeout, plan.seed).map_err(text)
     };
     let strategy: Arc<dyn Strategy> = match fault.plant {
         Plant::ScriptOfOne(..) if number != 1 => {

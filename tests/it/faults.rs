@@ -174,7 +174,7 @@ async fn waiting_is_bounded_and_ambiguous() {
         let stack = stack(kind, proxy.address());
         assert!(until_decided(&stack, &one(kind.name())).await.admitted);
         let within = Duration::from_millis(50);
-        let impatient = Deadline::new(stack.strategy.clone(), within);
+        let impatient = Deadline::new(stack.strategy.clone(), within, 42);
         proxy.hold_replies();
         let fault = impatient.decide(&one(kind.name())).await.unwrap_err();
         assert_eq!(fault, Fault::Timeout(within));
@@ -254,7 +254,7 @@ async fn waiting_for_a_turn_ends_as_contended() {
     let proxy = Proxy::before(&redis.address()).await;
     let settings = Settings::new(format!("redis://{}", proxy.address())).unwrap();
     let pool = pool(&settings, 4, Duration::from_secs(30)).unwrap();
-    let link = Link::open(&settings, 1, 42).unwrap();
+    let link = Link::open(&settings, 1, Duration::from_secs(30), 42).unwrap();
     let transaction = Transaction::new(pool, link, Duration::from_millis(100), 42);
     let hot = one("hot");
     proxy.hold_replies();

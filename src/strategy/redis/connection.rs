@@ -1,85 +1,24 @@
 //! Shared connections that come back by themselves.
 //!
-//! A [`Link`] keeps a few multiplexed connections, each watched by a task of its own that reconnects with jittered,
-//! doubling pauses. A request takes a connection that is up, waits while one is being made, and gets a fault at once when
-//! the last attempt failed: no request ever makes a connection, so none is lost when its deadline cuts it off.
+//! A [`Link`] keeps a few multiplexed connections, each watched by a task of its own. A request takes a connection that is
+//! up, waits while one is being made, and gets a fault at once when the last attempt failed: no request ever makes a
+//! connection, so none is lost when its deadline cuts it off. A connection is replaced when it breaks, when several
+//! requests in a row waited for it in vain, and when the server says that another one would be better.
 
-use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, PushInfo,
-    PushKind,
-};
-use socket2::TcpKeepalive;
-use tokio::sync::{Notify, watch};
+use redis::{Client, Cmd, FromRedisValue, Pipeline, ProtocolVersion, RedisResult};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tracing::{info, warn};
+use tokio::time::Instant;
 
 use super::fault::classify;
+use super::keeper::{Health, Keeper, Shared, Sky, Slot};
+use super::settings::Settings;
 use crate::domain::Key;
-use crate::strategy::Fault;
-
-/// Longest wait for one connection to be made.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// First and longest pause between attempts to connect.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(250));
-/// Unacknowledged data, or silence, after which the kernel gives a connection up.
-const DEAD_AFTER: Duration = Duration::from_secs(5);
-
-/// Where Redis is and how to speak to it. Its `Debug` shows no password.
-#[derive(Clone)]
-pub struct Settings(ConnectionInfo);
-
-impl Settings {
-    /// Settings for this server, with the socket options that a limiter needs.
-    ///
-    /// # Errors
-    ///
-    /// When the description cannot make a connection, such as a URL that does not parse.
-    pub fn new(server: impl IntoConnectionInfo) -> Result<Self, Fault> {
-        let info = server
-            .into_connection_info()
-            .map_err(|error| Fault::Unreachable(error.to_string()))?;
-        let keepalive = TcpKeepalive::new()
-            .with_time(DEAD_AFTER)
-            .with_interval(Duration::from_secs(1));
-        let tcp = TcpSettings::default()
-            .set_nodelay(true)
-            .set_keepalive(keepalive);
-        #[cfg(target_os = "linux")]
-        let tcp = tcp.set_user_timeout(DEAD_AFTER);
-        Ok(Self(info.set_tcp_settings(tcp)))
-    }
-
-    /// The server's address as an operator would write it; no credentials.
-    pub fn address(&self) -> String {
-        self.0.addr().to_string()
-    }
-
-    pub(super) fn info(&self) -> &ConnectionInfo {
-        &self.0
-    }
-
-    /// No response timeout: the deadline around the strategy covers it.
-    pub(super) fn connection_config(&self) -> AsyncConnectionConfig {
-        AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(None)
-    }
-}
-
-impl fmt::Debug for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Settings")
-            .field(&self.address())
-            .finish_non_exhaustive()
-    }
-}
+use crate::strategy::{Fault, Remedy};
 
 /// Whether the store can be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +44,7 @@ struct Inner {
     slots: Box<[watch::Receiver<Slot>]>,
     next: AtomicUsize,
     tasks: Box<[JoinHandle<()>]>,
+    deadline: Duration,
 }
 
 impl Drop for Inner {
@@ -113,26 +53,9 @@ impl Drop for Inner {
     }
 }
 
-/// One connection, as its task last saw it.
-#[derive(Clone)]
-enum Slot {
-    Connecting,
-    Up(MultiplexedConnection),
-    Down(Arc<str>),
-}
-
-impl fmt::Debug for Slot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Connecting => "Connecting",
-            Self::Up(_) => "Up",
-            Self::Down(_) => "Down",
-        })
-    }
-}
-
 impl Link {
-    /// Starts `connections` (at least one) connections in the background; `seed` is where the jitter starts.
+    /// Starts `connections` (at least one) connections in the background, for requests that wait for `deadline` at the
+    /// most; `seed` is where the jitter starts.
     ///
     /// # Errors
     ///
@@ -141,7 +64,12 @@ impl Link {
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    pub fn open(settings: &Settings, connections: usize, seed: u64) -> Result<Self, Fault> {
+    pub fn open(
+        settings: &Settings,
+        connections: usize,
+        deadline: Duration,
+        seed: u64,
+    ) -> Result<Self, Fault> {
         // RESP3, because only then the client tells at once that a connection broke.
         let redis = settings
             .info()
@@ -150,17 +78,14 @@ impl Link {
             .set_protocol(ProtocolVersion::RESP3);
         let client = Client::open(settings.info().clone().set_redis_settings(redis))
             .map_err(|error| Fault::Unreachable(error.to_string()))?;
-        let sky = Arc::new(Sky {
-            address: settings.address(),
-            up: Mutex::new(None),
-        });
+        let sky = Arc::new(Sky::over(settings.address()));
         let (slots, tasks) = (0..connections.max(1))
             .map(|i| {
                 let (slot, seen) = watch::channel(Slot::Connecting);
                 let rng = fastrand::Rng::with_seed(seed.wrapping_add(i as u64));
                 let keeper = Keeper {
                     client: client.clone(),
-                    config: settings.connection_config(),
+                    config: Settings::connection_config(deadline),
                     slot,
                     rng,
                     sky: sky.clone(),
@@ -172,6 +97,7 @@ impl Link {
             slots: slots.into(),
             next: AtomicUsize::new(0),
             tasks: tasks.into(),
+            deadline,
         };
         Ok(Self(Arc::new(inner)))
     }
@@ -180,14 +106,14 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// [`Fault::Unreachable`] when the last attempt failed.
-    pub(super) async fn connection(&self) -> Result<MultiplexedConnection, Fault> {
+    /// Why the last attempt failed.
+    pub(super) async fn connection(&self) -> Result<Borrowed, Fault> {
         let slots = &self.0.slots;
         let first = self.0.next.fetch_add(1, Ordering::Relaxed);
         let in_turn = (0..slots.len()).map(|i| &slots[(first.wrapping_add(i)) % slots.len()]);
         for slot in in_turn.clone() {
-            if let Slot::Up(connection) = &*slot.borrow() {
-                return Ok(connection.clone());
+            if let Slot::Up(shared) = &*slot.borrow() {
+                return Ok(self.lend(shared));
             }
         }
         let mut slot = slots[first % slots.len()].clone();
@@ -195,20 +121,29 @@ impl Link {
             .wait_for(|slot| !matches!(slot, Slot::Connecting))
             .await;
         match settled.as_deref() {
-            Ok(Slot::Up(connection)) => Ok(connection.clone()),
-            Ok(Slot::Down(reason)) => Err(Fault::Unreachable(reason.to_string())),
+            Ok(Slot::Up(shared)) => Ok(self.lend(shared)),
+            Ok(Slot::Down(fault)) => Err(fault.clone()),
             Ok(Slot::Connecting) | Err(_) => {
                 Err(Fault::Unreachable("the connection is closed".to_owned()))
             }
         }
     }
 
+    fn lend(&self, shared: &Shared) -> Borrowed {
+        Borrowed {
+            shared: shared.clone(),
+            // Somewhat less, for the timer that ends a request may be a little early.
+            patience: self.0.deadline * 9 / 10,
+        }
+    }
+
     /// Deletes a record.
     pub(super) async fn delete(&self, key: &Key) -> Result<(), Fault> {
-        let mut connection = self.connection().await?;
         let mut del = redis::cmd("DEL");
         del.arg(key.as_str());
-        del.query_async(&mut connection)
+        self.connection()
+            .await?
+            .command(&del)
             .await
             .map_err(|error| classify(&error))
     }
@@ -217,9 +152,8 @@ impl Link {
     pub async fn ping(&self, within: Duration) -> LinkStatus {
         let ping = async {
             let mut connection = self.connection().await?;
-            let started = tokio::time::Instant::now();
-            let pinged: redis::RedisResult<String> =
-                redis::cmd("PING").query_async(&mut connection).await;
+            let started = Instant::now();
+            let pinged: RedisResult<String> = connection.command(&redis::cmd("PING")).await;
             pinged
                 .map(|_| started.elapsed())
                 .map_err(|error| classify(&error))
@@ -236,76 +170,63 @@ impl Link {
     }
 }
 
-/// Keeps one connection up.
-struct Keeper {
-    client: Client,
-    config: AsyncConnectionConfig,
-    slot: watch::Sender<Slot>,
-    rng: fastrand::Rng,
-    sky: Arc<Sky>,
+/// A shared connection for one request, which tells how the connection does.
+pub(super) struct Borrowed {
+    shared: Shared,
+    patience: Duration,
 }
 
-impl Keeper {
-    async fn run(mut self) {
-        let mut pause = PAUSES.0;
-        loop {
-            let lost = Arc::new(Notify::new());
-            match self.connect(lost.clone()).await {
-                Ok(connection) => {
-                    self.sky.cleared();
-                    self.slot.send_replace(Slot::Up(connection));
-                    pause = PAUSES.0;
-                    lost.notified().await;
-                    self.slot.send_replace(Slot::Connecting);
-                }
-                Err(reason) => {
-                    self.sky.clouded(&reason);
-                    self.slot.send_replace(Slot::Down(reason.into()));
-                    tokio::time::sleep(pause / 2 + pause.mul_f64(self.rng.f64() / 2.0)).await;
-                    pause = (pause * 2).min(PAUSES.1);
-                }
-            }
-        }
+impl Borrowed {
+    /// Sends a command and waits for its reply.
+    pub(super) async fn command<T: FromRedisValue>(&mut self, command: &Cmd) -> RedisResult<T> {
+        let watched = Unanswered::on(self);
+        let reply = command.query_async(&mut self.shared.connection).await;
+        watched.ended(reply)
     }
 
-    async fn connect(&self, lost: Arc<Notify>) -> Result<MultiplexedConnection, String> {
-        let told = move |push: PushInfo| {
-            if push.kind == PushKind::Disconnection {
-                lost.notify_one();
-            }
-            Ok::<(), redis::aio::SendError>(())
-        };
-        let config = self.config.clone().set_push_sender(told);
-        let connection = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await;
-        connection.map_err(|error| error.to_string())
+    /// Sends several and waits for all their replies.
+    pub(super) async fn pipeline<T: FromRedisValue>(
+        &mut self,
+        pipeline: &Pipeline,
+    ) -> RedisResult<T> {
+        let watched = Unanswered::on(self);
+        let reply = pipeline.query_async(&mut self.shared.connection).await;
+        watched.ended(reply)
     }
 }
 
-/// Whether the server can be reached, told once per change.
-#[derive(Debug)]
-struct Sky {
-    address: String,
-    up: Mutex<Option<bool>>,
+/// A request that has no reply yet; when dropped past its patience, its connection is one that does not answer.
+struct Unanswered {
+    health: Arc<Health>,
+    since: Instant,
+    patience: Duration,
+    waits: bool,
 }
 
-impl Sky {
-    fn cleared(&self) {
-        if self.changes_to(true) {
-            info!(redis = %self.address, "connected to Redis");
+impl Unanswered {
+    fn on(borrowed: &Borrowed) -> Self {
+        Self {
+            health: borrowed.shared.health.clone(),
+            since: Instant::now(),
+            patience: borrowed.patience,
+            waits: true,
         }
     }
 
-    fn clouded(&self, reason: &str) {
-        if self.changes_to(false) {
-            warn!(redis = %self.address, reason, "Redis cannot be reached: trying again until it can");
+    fn ended<T>(mut self, reply: RedisResult<T>) -> RedisResult<T> {
+        self.waits = false;
+        match &reply {
+            Err(error) if classify(error).remedy() == Remedy::Replace => self.health.replace(),
+            _ => self.health.answered(),
         }
+        reply
     }
+}
 
-    fn changes_to(&self, up: bool) -> bool {
-        let mut known = self.up.lock().unwrap_or_else(PoisonError::into_inner);
-        known.replace(up) != Some(up)
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if self.waits && self.since.elapsed() >= self.patience {
+            self.health.unanswered();
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The one place where an error of the Redis client becomes a [`Fault`].
 
+use deadpool_redis::{PoolError, TimeoutType};
 use redis::{ErrorKind, RedisError};
 
 use crate::strategy::Fault;
@@ -7,10 +8,7 @@ use crate::strategy::Fault;
 /// Classifies an error of a command that was sent on an open connection.
 pub(super) fn classify(error: &RedisError) -> Fault {
     if let Some((code, message)) = server_error(error) {
-        return match code.as_str() {
-            "WRONGTYPE" => Fault::BadRecord { code, message },
-            _ => Fault::Refused { code, message },
-        };
+        return Fault::Refused { code, message };
     }
     match error.kind() {
         ErrorKind::Io => Fault::Lost(error.to_string()),
@@ -18,6 +16,23 @@ pub(super) fn classify(error: &RedisError) -> Fault {
             Fault::Unreachable(error.to_string())
         }
         _ => Fault::BadReply(error.to_string()),
+    }
+}
+
+/// Classifies an error of an attempt to connect: no command was sent on it.
+pub(super) fn classify_connecting(error: &RedisError) -> Fault {
+    match server_error(error) {
+        Some((code, message)) if code != "ERR" => Fault::Refused { code, message },
+        _ => Fault::Unreachable(error.to_string()),
+    }
+}
+
+/// Classifies why the pool had no connection.
+pub(super) fn classify_pool(error: &PoolError) -> Fault {
+    match error {
+        PoolError::Timeout(TimeoutType::Wait) => Fault::PoolExhausted,
+        PoolError::Backend(error) => classify_connecting(error),
+        other => Fault::Unreachable(other.to_string()),
     }
 }
 
@@ -53,6 +68,7 @@ mod tests {
     use redis::{ServerError, parse_redis_value};
 
     use super::*;
+    use crate::strategy::{REFUSALS, Remedy, Scope};
 
     fn error(reply: &str) -> RedisError {
         let error = parse_redis_value(reply.as_bytes())
@@ -62,38 +78,60 @@ mod tests {
         ServerError::try_from(error).unwrap().into()
     }
 
+    /// Each code that is known, in the order of the table, and what it must mean.
     #[test]
-    fn a_server_error_was_not_executed() {
-        for code in [
-            "OOM",
-            "READONLY",
-            "LOADING",
-            "MISCONF",
-            "NOAUTH",
-            "NOPERM",
-            "BUSY",
-            "CLUSTERDOWN",
-            "ERR",
-        ] {
+    fn every_code_is_told_from_the_others() {
+        use Remedy::{GiveUp, Replace, TryAgain};
+        use Scope::{Request, Store};
+        let expected = [
+            ("NOSCRIPT", TryAgain, Store),
+            ("LOADING", TryAgain, Store),
+            ("TRYAGAIN", TryAgain, Request),
+            ("MASTERDOWN", TryAgain, Store),
+            ("CLUSTERDOWN", TryAgain, Store),
+            ("READONLY", Replace, Store),
+            ("NOAUTH", Replace, Store),
+            ("WRONGPASS", Replace, Store),
+            ("NOPERM", GiveUp, Store),
+            ("OOM", GiveUp, Store),
+            ("MISCONF", GiveUp, Store),
+            ("NOREPLICAS", GiveUp, Store),
+            ("BUSY", GiveUp, Store),
+            ("MOVED", GiveUp, Request),
+            ("ASK", GiveUp, Request),
+            ("CROSSSLOT", GiveUp, Request),
+            ("WRONGTYPE", GiveUp, Request),
+        ];
+        assert_eq!(
+            expected.map(|row| row.0)[..],
+            REFUSALS.iter().map(|row| row.code).collect::<Vec<_>>()
+        );
+        for (code, remedy, scope) in expected {
             let fault = classify(&error(&format!("-{code} some text\r\n")));
+            let refused = Fault::Refused {
+                code: code.to_owned(),
+                message: "some text".to_owned(),
+            };
+            assert_eq!(fault, refused);
             assert_eq!(
-                fault,
-                Fault::Refused {
-                    code: code.to_owned(),
-                    message: "some text".to_owned()
-                }
+                (fault.remedy(), fault.scope(), fault.is_ambiguous()),
+                (remedy, scope, false),
+                "{code}"
             );
-            assert!(!fault.is_ambiguous());
+            assert!(!fault.advice().is_empty());
         }
     }
 
+    /// Nobody knows what a server meant by it, so it may have been executed.
     #[test]
-    fn a_wrong_type_is_a_fault_of_that_key() {
-        let fault = classify(&error("-WRONGTYPE Operation against a key\r\n"));
-        assert_eq!(
-            (fault.kind(), fault.scope()),
-            ("WRONGTYPE", crate::strategy::Scope::Request)
-        );
+    fn an_unknown_code_is_ambiguous() {
+        for code in ["ERR", "NEWCODE"] {
+            let fault = classify(&error(&format!("-{code} some text\r\n")));
+            assert_eq!(
+                (fault.remedy(), fault.scope(), fault.is_ambiguous()),
+                (Remedy::GiveUp, Scope::Store, true)
+            );
+        }
     }
 
     #[test]
@@ -104,8 +142,9 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_connection_is_ambiguous() {
+    fn a_broken_connection_is_ambiguous_but_not_while_it_is_made() {
         let error = RedisError::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
         assert!(classify(&error).is_ambiguous());
+        assert!(!classify_connecting(&error).is_ambiguous());
     }
 }

@@ -3,9 +3,7 @@
 //! It is kept as the documented racy baseline: for development, and as the control that shows that the tests of the
 //! exact strategies can fail. Each write itself is one atomic step with its expiry.
 
-use redis::aio::MultiplexedConnection;
-
-use super::connection::Link;
+use super::connection::{Borrowed, Link};
 use super::fault::classify;
 use super::record::{self, Notices, Place};
 use crate::algorithm::{Intent, Kept, Remembered, judge};
@@ -60,20 +58,20 @@ impl Hash {
 }
 
 async fn read(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Borrowed,
     places: &[Place<'_>],
 ) -> Result<(Vec<Remembered>, u64), Fault> {
     let mut reading = redis::pipe();
     record::read(&mut reading, places);
-    let replies = reading
-        .query_async(connection)
+    let replies = connection
+        .pipeline(&reading)
         .await
         .map_err(|error| classify(&error))?;
     record::parse(replies, places.len())
 }
 
 async fn write(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Borrowed,
     places: &[Place<'_>],
     writes: &[(usize, Kept)],
 ) -> Result<(), Fault> {
@@ -85,8 +83,8 @@ async fn write(
     writes
         .iter()
         .for_each(|(i, kept)| record::write(&mut writing, places[*i], kept));
-    writing
-        .query_async(connection)
+    connection
+        .pipeline(&writing)
         .await
         .map_err(|error| classify(&error))
 }

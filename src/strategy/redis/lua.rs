@@ -74,13 +74,13 @@ impl Lua {
             command: "EVALSHA",
             script: &self.hash,
         });
-        let reply = match by_hash.query_async(&mut connection).await {
+        let reply = match connection.command(&by_hash).await {
             Err(error) if is_unknown_script(&error) => {
                 let by_text = command(&Call {
                     command: "EVAL",
                     script: &self.text,
                 });
-                by_text.query_async(&mut connection).await
+                connection.command(&by_text).await
             }
             reply => reply,
         };

@@ -3,15 +3,18 @@
 mod connection;
 mod fault;
 mod hash;
+mod keeper;
 mod lua;
 mod record;
+mod settings;
 #[cfg(feature = "planted-faults")]
 mod shared_watch;
 mod transaction;
 
-pub use connection::{Link, LinkStatus, Settings};
+pub use connection::{Link, LinkStatus};
 pub use hash::Hash;
 pub use lua::Lua;
+pub use settings::Settings;
 #[cfg(feature = "planted-faults")]
 pub use shared_watch::SharedWatch;
 pub use transaction::{Transaction, pool};

@@ -35,8 +35,8 @@ impl SharedWatch {
                 watch.ignore();
             }
             record::read(&mut reading, &places);
-            let replies = reading
-                .query_async(&mut connection)
+            let replies = connection
+                .pipeline(&reading)
                 .await
                 .map_err(|error| classify(&error))?;
             let (remembered, now_us) = record::parse(replies, places.len())?;
@@ -48,8 +48,8 @@ impl SharedWatch {
                 .iter()
                 .for_each(|write| record::write(&mut writing, places[write.charge], &write.kept));
             writing.cmd("EXEC");
-            let replies: Vec<Value> = writing
-                .query_async(&mut connection)
+            let replies: Vec<Value> = connection
+                .pipeline(&writing)
                 .await
                 .map_err(|error| classify(&error))?;
             if replies.last() != Some(&Value::Nil) {

@@ -15,9 +15,10 @@ use redis::{Pipeline, Value};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::connection::{CONNECT_TIMEOUT, Link, Settings};
-use super::fault::classify;
+use super::connection::Link;
+use super::fault::{classify, classify_pool};
 use super::record::{self, Notices, Place};
+use super::settings::{Settings, connect_timeout};
 use crate::algorithm::{Intent, Kept, Remembered, judge};
 use crate::domain::{Charge, Key, Receipt, Verdict};
 use crate::strategy::{Deciding, Fault, Strategy};
@@ -39,20 +40,21 @@ pub struct Transaction {
     notices: Notices,
 }
 
-/// A pool of connections for transactions. Nothing connects before the first one.
+/// A pool of `size` connections for transactions that wait for `wait` at the most. Nothing connects before the first.
 ///
 /// # Errors
 ///
 /// When the settings cannot make a client.
 pub fn pool(settings: &Settings, size: usize, wait: Duration) -> Result<Pool, Fault> {
     let unusable = |error: &dyn std::fmt::Display| Fault::Unreachable(error.to_string());
-    let manager = Manager::new_with_config(settings.info().clone(), settings.connection_config())
-        .map_err(|error| unusable(&error))?;
+    let manager =
+        Manager::new_with_config(settings.info().clone(), Settings::connection_config(wait))
+            .map_err(|error| unusable(&error))?;
     Pool::builder(manager)
         .max_size(size)
         .timeouts(Timeouts {
             wait: Some(wait),
-            create: Some(CONNECT_TIMEOUT),
+            create: Some(connect_timeout(wait)),
             recycle: Some(wait),
         })
         .runtime(Runtime::Tokio1)
@@ -186,10 +188,7 @@ struct Session(Option<Connection>);
 
 impl Session {
     async fn open(pool: &Pool) -> Result<Self, Fault> {
-        let connection = pool
-            .get()
-            .await
-            .map_err(|error| Fault::Unreachable(error.to_string()))?;
+        let connection = pool.get().await.map_err(|error| classify_pool(&error))?;
         Ok(Self(Some(connection)))
     }
 

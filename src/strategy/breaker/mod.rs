@@ -1,0 +1,156 @@
+//! A circuit breaker: after a few faults in a row no request touches the store until probes say that it is well again.
+//!
+//! Only faults that speak of the store count; contention or a bad record are one key's own. After Nygard, *Release It!*,
+//! 2nd edition, chapter 5.
+
+mod machine;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use super::{Deciding, Fault, Scope, Strategy};
+use crate::algorithm::Intent;
+use crate::domain::{Charge, Clock, Key, Receipt};
+
+use machine::Machine;
+pub use machine::{Pass, State};
+
+/// Says whether the store may be asked.
+#[derive(Debug)]
+pub struct Breaker {
+    clock: Arc<dyn Clock>,
+    machine: Mutex<Machine>,
+    /// Whether a success would change nothing; read without the lock by every request that goes well.
+    calm: AtomicBool,
+    opened: Notify,
+}
+
+impl Breaker {
+    /// A closed breaker on `clock`, which should never step back.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            machine: Mutex::new(Machine::new()),
+            calm: AtomicBool::new(true),
+            opened: Notify::new(),
+        }
+    }
+
+    /// How it stands.
+    pub fn state(&self) -> State {
+        self.lock().state()
+    }
+
+    /// Leave to ask the store; `None` while it is given a rest.
+    pub fn pass(&self) -> Option<Pass> {
+        self.lock().pass()
+    }
+
+    /// What came of asking with that pass.
+    pub fn report<T>(&self, pass: Pass, answer: &Result<T, Fault>) {
+        match answer {
+            Err(fault) if fault.scope() == Scope::Store => {
+                let with_connection = matches!(fault, Fault::Lost(_));
+                let now_us = self.clock.now_us();
+                self.change(Some(fault), |machine| {
+                    machine.failed(pass, with_connection, now_us);
+                });
+            }
+            Err(_) => {}
+            Ok(_) if self.calm.load(Ordering::Relaxed) => {}
+            Ok(_) => self.change(None, |machine| machine.succeeded(pass)),
+        }
+    }
+
+    /// What came of a probe.
+    pub fn probed(&self, answer: Result<(), &Fault>) {
+        let now_us = self.clock.now_us();
+        self.change(answer.err(), |machine| {
+            machine.probed(answer.is_ok(), now_us);
+        });
+    }
+
+    /// Resolves when it opens.
+    pub async fn opened(&self) {
+        self.opened.notified().await;
+    }
+
+    fn change(&self, fault: Option<&Fault>, change: impl FnOnce(&mut Machine)) {
+        let mut machine = self.lock();
+        let before = machine.state();
+        change(&mut machine);
+        let after = machine.state();
+        self.calm.store(machine.is_calm(), Ordering::Relaxed);
+        drop(machine);
+        if before == after {
+            return;
+        }
+        match after {
+            State::Open => {
+                let fault = fault.cloned().unwrap_or(Fault::Resting);
+                let advice = fault.advice();
+                warn!(%fault, advice, breaker = after.name(), "the store is given a rest");
+                self.opened.notify_one();
+            }
+            State::HalfOpen => info!(
+                breaker = after.name(),
+                "the store answers probes: it is asked again"
+            ),
+            State::Closed => info!(breaker = after.name(), "the store decides again"),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A strategy that is asked only while its breaker lets requests pass.
+#[derive(Debug)]
+pub struct Breaking {
+    inner: Arc<dyn Strategy>,
+    breaker: Arc<Breaker>,
+}
+
+impl Breaking {
+    /// Asks `inner` as `breaker` allows, and tells it what came of it.
+    pub fn new(inner: Arc<dyn Strategy>, breaker: Arc<Breaker>) -> Self {
+        Self { inner, breaker }
+    }
+
+    fn passed<'a, T: Send + Unpin + 'a>(
+        &'a self,
+        ask: impl FnOnce() -> Deciding<'a, T>,
+    ) -> Deciding<'a, T> {
+        let Some(pass) = self.breaker.pass() else {
+            return Deciding::ready(Err(Fault::Resting));
+        };
+        let asked = ask();
+        Deciding::waiting(async move {
+            let answer = asked.await;
+            self.breaker.report(pass, &answer);
+            answer
+        })
+    }
+}
+
+impl Strategy for Breaking {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn ask<'a>(&'a self, charges: &'a [Charge], intent: Intent) -> Deciding<'a> {
+        self.passed(|| self.inner.ask(charges, intent))
+    }
+
+    fn give_back(&self, receipts: Vec<Receipt>) -> Deciding<'_, ()> {
+        self.passed(|| self.inner.give_back(receipts))
+    }
+
+    fn reset<'a>(&'a self, key: &'a Key) -> Deciding<'a, ()> {
+        self.passed(|| self.inner.reset(key))
+    }
+}
