@@ -52,6 +52,8 @@ pub(crate) async fn run(arguments: &ArgMatches) {
         clock: Arc::new(MonotonicClock::start()),
         hasher: RandomState::new(),
         seed: number("seed") + number("number"),
+        denial_cache: None,
+        care: None,
     };
     let strategy = strategy(&plan, fault, number("number"));
     let limit = Limit {

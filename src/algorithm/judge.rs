@@ -5,7 +5,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::{Kept, Notice, Remembered, Step};
-use crate::domain::{Charge, Decision, Outcome, Source, Verdict};
+use crate::domain::{Charge, Cost, Decision, Outcome, Source, Verdict};
 
 /// What a request is told and what it changes.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub enum Intent {
     Charge,
     /// To be told what would happen; nothing is charged.
     Peek,
+    /// To be charged afterwards for what was done already: each charge as far as its tokens go, whatever the others do.
+    Debit,
 }
 
 /// Decides a request from what was remembered for each of its charges, whose keys all differ.
@@ -48,22 +50,18 @@ pub fn judge(
     let steps: SmallVec<[Step; 1]> = charges
         .iter()
         .enumerate()
-        .map(|(i, charge)| {
-            let limit = charge.limit();
-            limit
-                .algorithm
-                .step(&limit.quota, remembered(i), now_us, charge.cost())
-        })
+        .map(|(i, charge)| step(charge, intent, remembered(i), now_us))
         .collect();
     let admitted = charges
         .iter()
         .zip(&steps)
         .all(|(charge, step)| step.outcome.is_ok() || !charge.is_enforced());
-    let taken = |step: &Step| {
-        step.outcome
-            .ok()
-            .filter(|_| admitted && intent == Intent::Charge)
+    let takes = match intent {
+        Intent::Charge => admitted,
+        Intent::Peek => false,
+        Intent::Debit => true,
     };
+    let taken = |step: &Step| step.outcome.ok().filter(|_| takes);
     let writes = steps.iter().enumerate().filter_map(|(charge, step)| {
         taken(step).map(|taken| Write {
             charge,
@@ -91,6 +89,16 @@ pub fn judge(
         },
         writes: writes.collect(),
         notices: steps.iter().filter_map(|step| step.notice).collect(),
+    }
+}
+
+fn step(charge: &Charge, intent: Intent, remembered: Remembered, now_us: u64) -> Step {
+    let limit = charge.limit();
+    let step = |cost| limit.algorithm.step(&limit.quota, remembered, now_us, cost);
+    let whole = step(charge.cost());
+    match Cost::new(whole.before.remaining) {
+        Some(rest) if intent == Intent::Debit && whole.outcome.is_err() => step(rest),
+        _ => whole,
     }
 }
 
@@ -204,5 +212,27 @@ mod tests {
         let judged = judge(&charges, Intent::Peek, |_| state_with(5), NOW);
         assert!(judged.verdict.admitted && judged.writes.is_empty());
         assert_eq!(judged.verdict.decisions[0].remaining, 5);
+    }
+
+    #[test]
+    fn a_debit_takes_what_there_is_whatever_the_others_do() {
+        let charges = [charge("a", 10, 3), charge("b", 10, 3), charge("c", 10, 3)];
+        let levels = [5, 1, 0];
+        let judged = judge(&charges, Intent::Debit, |i| state_with(levels[i]), NOW);
+        let left: Vec<_> = judged
+            .verdict
+            .decisions
+            .iter()
+            .map(|decision| decision.remaining)
+            .collect();
+        assert_eq!(left, [2, 0, 0]);
+        assert_eq!(
+            judged
+                .writes
+                .iter()
+                .map(|write| write.charge)
+                .collect::<Vec<_>>(),
+            [0, 1]
+        );
     }
 }

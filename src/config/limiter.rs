@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use super::env::Reader;
+use super::env::{Reader, duration};
 use crate::algorithm::{self, named};
 use crate::domain::{Limit, Quota};
 use crate::limiter::{OnStoreError, Rule};
 use crate::strategy::factory::Kind;
+
+/// What `LIMITER_DENIAL_CACHE` allows: so long can a reset by another instance go unnoticed.
+const DENIAL_CACHE: &str = "a duration with its unit, such as 500ms, up to 1m, or `off`";
+const MOST_DENIAL_CACHE: Duration = Duration::from_secs(60);
 
 /// What is limited and how.
 #[derive(Debug, Clone)]
@@ -16,8 +20,12 @@ pub struct Limiter {
     /// Reads `LIMITER_STRATEGY`, the part before the hyphen, `LIMITER_CAPACITY` or `BUCKET_CAPACITY` (default 100), and
     /// `LIMITER_REFILL_RATE` or `REFILL_RATE` (default 10 a second).
     pub rule: Rule,
-    /// Reads `LIMITER_ON_STORE_ERROR`. Default `deny`.
+    /// Reads `LIMITER_ON_STORE_ERROR`. Default `local`.
     pub on_store_error: OnStoreError,
+    /// Reads `LIMITER_INSTANCES`. Default 1.
+    pub instances: u64,
+    /// Reads `LIMITER_DENIAL_CACHE`. Default 1 s; `None` for `off`.
+    pub denial_cache: Option<Duration>,
     /// Reads `LIMITER_MAX_KEYS`. Default 1,000,000.
     pub max_keys: usize,
     /// Reads `LIMITER_IPV6_PREFIX`. Default 64.
@@ -37,6 +45,17 @@ impl Limiter {
             kind,
             rule: Rule::default_of(Limit { algorithm, quota }),
             on_store_error: on_store_error(reader),
+            instances: reader.value("LIMITER_INSTANCES", "a number from 1 to 10000", |text| {
+                text.parse()
+                    .ok()
+                    .filter(|number| (1..=10_000).contains(number))
+            }),
+            denial_cache: reader.value("LIMITER_DENIAL_CACHE", DENIAL_CACHE, |text| match text {
+                "off" => Some(None),
+                _ => duration(text)
+                    .filter(|longest| *longest <= MOST_DENIAL_CACHE)
+                    .map(Some),
+            }),
             max_keys: reader.value("LIMITER_MAX_KEYS", "a number from 1 to 100000000", |text| {
                 text.parse()
                     .ok()
@@ -144,9 +163,9 @@ fn rate(text: &str) -> Option<(u64, Duration)> {
 }
 
 fn on_store_error(reader: &mut Reader) -> OnStoreError {
-    let allowed = "`deny` or `allow` (`local` does not exist yet)";
+    let allowed = "`local`, `allow` or `deny`";
     reader.value("LIMITER_ON_STORE_ERROR", allowed, |text| {
-        [OnStoreError::Allow, OnStoreError::Deny]
+        OnStoreError::ALL
             .into_iter()
             .find(|policy| policy.name() == text)
     })

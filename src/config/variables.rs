@@ -89,13 +89,23 @@ pub const VARIABLES: &[Variable] = &[
     plain("REFILL_RATE", "", "another name for LIMITER_REFILL_RATE"),
     plain(
         "LIMITER_ON_STORE_ERROR",
-        "deny",
-        "answer when the store cannot decide: `deny` (503) or `allow`",
+        "local",
+        "when the store cannot decide: `local` (limit here, at a share of the quota), `allow` or `deny` (503)",
+    ),
+    plain(
+        "LIMITER_INSTANCES",
+        "1",
+        "instances that share the quota, as long as no heartbeat in Redis says how many",
+    ),
+    plain(
+        "LIMITER_DENIAL_CACHE",
+        "1s",
+        "longest that a denial is remembered here instead of asking Redis again; `off`",
     ),
     plain(
         "LIMITER_MAX_KEYS",
         "1000000",
-        "most keys that tokenbucket-memory remembers",
+        "most keys that this process remembers",
     ),
     plain(
         "LIMITER_IPV6_PREFIX",

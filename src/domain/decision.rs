@@ -22,6 +22,21 @@ pub enum Outcome {
 pub enum Source {
     /// The store that all instances share, or the memory of a single instance without one.
     Store,
+    /// This instance alone, at its share of the quota, because the store could not.
+    Local,
+    /// This instance, which remembers that the store denied the same a moment ago.
+    Cache,
+}
+
+impl Source {
+    /// One word for it, for headers and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Local => "local",
+            Self::Cache => "cache",
+        }
+    }
 }
 
 /// The answer of one limit to one charge.
@@ -67,4 +82,13 @@ pub struct Verdict {
     pub admitted: bool,
     /// The store's time of this decision, in microseconds since 1970.
     pub now_us: u64,
+}
+
+impl Verdict {
+    /// Whether any of its decisions came from there.
+    pub fn is_from(&self, source: Source) -> bool {
+        self.decisions
+            .iter()
+            .any(|decision| decision.source == source)
+    }
 }

@@ -130,6 +130,17 @@ impl Quota {
         })
     }
 
+    /// The same rate with a capacity so many times as large. `None` when that cannot be counted exactly, and for zero.
+    #[must_use]
+    pub fn times(&self, factor: u64) -> Option<Self> {
+        let capacity = self.capacity.checked_mul(factor)?;
+        let full = u128::from(capacity) * u128::from(self.unit);
+        let counts = (1..=Self::LARGEST).contains(&capacity)
+            && full + u128::from(self.gain) < EXACT
+            && full.div_ceil(u128::from(self.gain)) <= u128::from(Self::LONGEST_FILL_US);
+        counts.then_some(Self { capacity, ..*self })
+    }
+
     /// Most tokens that the bucket holds: the largest burst. At least 1.
     pub fn capacity(&self) -> u64 {
         self.capacity
@@ -218,6 +229,18 @@ mod tests {
         ));
         assert!(Quota::new(u64::MAX, u64::MAX, Duration::MAX).is_err());
         assert!(Quota::new(1, u64::MAX, Duration::from_micros(1)).is_err());
+    }
+
+    #[test]
+    fn a_larger_bucket_is_refused_where_a_new_one_would_be() {
+        let quota = Quota::new(10, 1, YEAR).unwrap();
+        assert_eq!(quota.times(5), Quota::new(50, 1, YEAR).ok());
+        assert_eq!(
+            (quota.times(6), quota.times(0), quota.times(u64::MAX)),
+            (None, None, None)
+        );
+        let quota = Quota::new((1 << 33) - 1, 7, Duration::from_micros(1 << 20)).unwrap();
+        assert_eq!((quota.times(1), quota.times(2)), (Some(quota), None));
     }
 
     #[test]

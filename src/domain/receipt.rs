@@ -1,6 +1,6 @@
 //! Proof of a charge, with which it can be given back once.
 
-use crate::domain::{Charge, Cost, Key, Limit, Verdict};
+use crate::domain::{Charge, Cost, Key, Limit, Source, Verdict};
 
 /// What was charged to one key, and when. It cannot be copied: who gives it back has it no more.
 #[derive(Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Receipt {
     pub tokens: Cost,
     /// The store's time of the charge, in microseconds since 1970.
     pub charged_at_us: u64,
+    /// Who charged it.
+    pub source: Source,
 }
 
 impl Verdict {
@@ -25,7 +27,7 @@ impl Verdict {
             .iter()
             .zip(&self.decisions)
             .filter(|(_, decision)| self.admitted && decision.is_allowed());
-        for (charge, _) in charged {
+        for (charge, decision) in charged {
             if let Some(receipt) = receipts
                 .iter_mut()
                 .find(|receipt| receipt.key == *charge.key())
@@ -37,6 +39,7 @@ impl Verdict {
                     limit: charge.limit(),
                     tokens: charge.cost(),
                     charged_at_us: self.now_us,
+                    source: decision.source,
                 });
             }
         }

@@ -8,6 +8,7 @@
 //! | `RateLimit-Policy` | `"default";q=100;w=10`: the capacity and the seconds in which it refills |
 //! | `RateLimit` | `"default";r=95;t=1`: whole tokens left and the seconds until one more exists (on a denial, until the same request can pass) |
 //! | `Retry-After` | on a denial, those seconds, at least 1 |
+//! | `X-RateLimit-Source` | `local` when this instance decided alone because the store could not |
 //!
 //! Seconds are rounded up. The `RateLimit` fields follow draft-ietf-httpapi-ratelimit-headers, drafts 08 to 11.
 
@@ -16,13 +17,14 @@ use std::time::Duration;
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::domain::Decision;
+use crate::domain::{Decision, Source};
 use crate::limiter::Rule;
 
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const SOURCE: HeaderName = HeaderName::from_static("x-ratelimit-source");
 const STATE: HeaderName = HeaderName::from_static("ratelimit");
 
 /// Sets the headers of a decision under `rule`, replacing any of the same name.
@@ -47,6 +49,9 @@ pub(super) fn set(headers: &mut HeaderMap, rule: &Rule, decision: &Decision) {
     if wait.is_some() {
         headers.insert(RETRY_AFTER, next.max(1).into());
     }
+    if decision.source == Source::Local {
+        headers.insert(SOURCE, HeaderValue::from_static(Source::Local.name()));
+    }
 }
 
 /// Seconds, rounded up.
@@ -61,7 +66,7 @@ fn value(text: String) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Outcome, Quota, Source};
+    use crate::domain::{Outcome, Quota};
 
     fn headers(capacity: u64, decision: Decision) -> Vec<(String, String)> {
         let rule = Rule::token_bucket(Quota::new(capacity, 10, Duration::from_secs(1)).unwrap());

@@ -4,11 +4,13 @@ mod failure;
 mod rule;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::domain::{Charge, Clock, CostAboveCapacity, Identity, Key, Verdict};
-use crate::strategy::{Fault, Strategy};
+use tracing::{debug, warn};
 
-use failure::FaultLog;
+use crate::domain::{Charge, CostAboveCapacity, Identity, Key, Verdict};
+use crate::strategy::{Fault, Scope, Strategy};
+
 pub use failure::OnStoreError;
 pub use rule::Rule;
 
@@ -22,7 +24,7 @@ pub struct Limiter {
     strategy: Arc<dyn Strategy>,
     prefix: Box<str>,
     on_store_error: OnStoreError,
-    faults: FaultLog,
+    told: AtomicBool,
 }
 
 /// What a request is told.
@@ -39,15 +41,14 @@ pub enum Answer {
 }
 
 impl Limiter {
-    /// A limiter with one rule. Keys start with [`DEFAULT_PREFIX`]; a store that fails denies. `clock` only spaces log
-    /// lines.
-    pub fn new(rule: Rule, strategy: Arc<dyn Strategy>, clock: Arc<dyn Clock>) -> Self {
+    /// A limiter with one rule. Keys start with [`DEFAULT_PREFIX`]; a store that fails denies.
+    pub fn new(rule: Rule, strategy: Arc<dyn Strategy>) -> Self {
         Self {
             rule,
             strategy,
             prefix: DEFAULT_PREFIX.into(),
             on_store_error: OnStoreError::Deny,
-            faults: FaultLog::new(clock),
+            told: AtomicBool::new(false),
         }
     }
 
@@ -75,16 +76,14 @@ impl Limiter {
     /// Dropping the future early may or may not have charged the request.
     pub async fn check(&self, identity: &Identity) -> Answer {
         match self.decide(identity).await {
-            Ok(verdict) => {
-                self.faults.cleared();
-                Answer::Decided(verdict)
-            }
+            Ok(verdict) => Answer::Decided(verdict),
             Err(Fault::Inadmissible(error)) => Answer::Inadmissible(error),
             Err(fault) => {
-                self.faults.met(&fault, self.on_store_error);
+                self.tell(&fault);
                 match self.on_store_error {
                     OnStoreError::Allow => Answer::Unlimited,
-                    OnStoreError::Deny => Answer::Unavailable,
+                    // Under `local` the strategy decides alone; where even that cannot be, nobody may pass.
+                    OnStoreError::Local | OnStoreError::Deny => Answer::Unavailable,
                 }
             }
         }
@@ -96,5 +95,14 @@ impl Limiter {
         let charge =
             Charge::new(key, *limit, *cost).map_err(|error| Fault::Malformed(error.to_string()))?;
         self.strategy.decide(&[charge]).await
+    }
+
+    /// Tells of a fault of one request, once; those of the store are told by whoever keeps watch over it.
+    fn tell(&self, fault: &Fault) {
+        debug!(%fault, ambiguous = fault.is_ambiguous(), "no decision");
+        if fault.scope() == Scope::Request && !self.told.swap(true, Ordering::Relaxed) {
+            let (policy, advice) = (self.on_store_error.name(), fault.advice());
+            warn!(%fault, advice, policy, "a request could not be decided; told once, others at debug level");
+        }
     }
 }

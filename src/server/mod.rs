@@ -9,6 +9,7 @@ mod shutdown;
 
 use std::hash::RandomState;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tracing::{info, warn};
@@ -17,14 +18,17 @@ use crate::config::Config;
 use crate::domain::Clock;
 use crate::http::RateLimitLayer;
 use crate::http::routes::Instance;
-use crate::limiter::Limiter;
+use crate::limiter::{Limiter, OnStoreError};
 use crate::strategy::Fault;
-use crate::strategy::factory::{Plan, Stack, build};
+use crate::strategy::factory::{Care, Plan, Stack, build};
 
 pub use clock::{MonotonicClock, WallClock};
 pub use connection::Limits;
 pub use router::router;
 pub use shutdown::{Shutdown, Stage};
+
+/// Longest wait for the store to hear that this instance leaves: without it, it is forgotten a few seconds later.
+const LONGEST_FAREWELL: Duration = Duration::from_millis(500);
 
 /// The name of an instance that was given none: `<pid>-<6 hex>`.
 pub fn instance_id(config: &Config) -> Arc<str> {
@@ -61,10 +65,17 @@ pub async fn run(
         clock: monotonic.clone(),
         hasher: RandomState::new(),
         seed: fastrand::u64(..),
+        denial_cache: config.limiter.denial_cache,
+        care: Some(Care {
+            instance: id.to_string(),
+            key_prefix: config.redis.key_prefix.clone(),
+            local: config.limiter.on_store_error == OnStoreError::Local,
+            instances: config.limiter.instances,
+        }),
     })?;
     let app = router(
         instance(id, &stack, &monotonic),
-        layer(&config, &stack, monotonic),
+        layer(&config, &stack),
         config.http.request_timeout,
     );
 
@@ -94,7 +105,11 @@ pub async fn run(
         idle_timeout: config.http.idle_timeout,
         drain: config.server.shutdown_timeout,
     };
-    connection::serve(listener, app, limits, shutdown).await;
+    connection::serve(listener, app, limits, shutdown.clone()).await;
+    tokio::select! {
+        () = stack.leave(config.redis.timeout.min(LONGEST_FAREWELL)) => {}
+        () = shutdown.reached(Stage::End) => {}
+    }
     info!("stopped");
     Ok(())
 }
@@ -106,11 +121,12 @@ fn instance(id: Arc<str>, stack: &Stack, monotonic: &Arc<dyn Clock>) -> Instance
         monotonic: monotonic.clone(),
         started_us: monotonic.now_us(),
         link: stack.link.clone(),
+        breaker: stack.breaker.clone(),
     }
 }
 
-fn layer(config: &Config, stack: &Stack, clock: Arc<dyn Clock>) -> RateLimitLayer {
-    let limiter = Limiter::new(config.limiter.rule.clone(), stack.strategy.clone(), clock)
+fn layer(config: &Config, stack: &Stack) -> RateLimitLayer {
+    let limiter = Limiter::new(config.limiter.rule.clone(), stack.strategy.clone())
         .with_prefix(&config.redis.key_prefix)
         .on_store_error(config.limiter.on_store_error);
     RateLimitLayer::new(limiter)

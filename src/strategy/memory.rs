@@ -17,7 +17,7 @@ use tracing::warn;
 
 use super::{Deciding, Fault, Strategy};
 use crate::algorithm::{Intent, Kept, Notice, Remembered, judge};
-use crate::domain::{Charge, Clock, Key, Limit, Receipt, Verdict};
+use crate::domain::{Charge, Clock, Cost, Key, Limit, Receipt, Verdict};
 
 /// Fewest records to a shard; below twice that there is one shard only.
 const SHARD_RECORDS: usize = 4096;
@@ -65,7 +65,39 @@ impl Memory {
         self.len() == 0
     }
 
-    fn ask_now(&self, charges: &[Charge], intent: Intent) -> Result<Verdict, Fault> {
+    /// Remembers that so many tokens of this key are left now, whatever was remembered of it.
+    ///
+    /// A new key in a full table is not remembered.
+    pub(super) fn learn(&self, key: &Key, limit: Limit, remaining: u64) {
+        let used = limit.quota.capacity().saturating_sub(remaining);
+        let mut shard = lock(&self.shards[self.shard_of(key)]);
+        let Some(used) = Cost::new(used) else {
+            return shard.forget(key);
+        };
+        let now_us = self.clock.now_us();
+        let step = limit
+            .algorithm
+            .step(&limit.quota, Remembered::Nothing, now_us, used);
+        if let Ok(taken) = step.outcome
+            && shard.seat(key, now_us) == Seat::Own
+        {
+            shard.set(key, taken.kept);
+        }
+    }
+
+    /// Makes the next request of this key find a full bucket.
+    pub(super) fn forget(&self, key: &Key) {
+        lock(&self.shards[self.shard_of(key)]).forget(key);
+    }
+
+    /// Gives back what one receipt says.
+    pub(super) fn credit(&self, receipt: &Receipt) {
+        let mut shard = lock(&self.shards[self.shard_of(&receipt.key)]);
+        shard.credit(receipt, self.clock.now_us());
+    }
+
+    /// Decides at once: nothing here is waited for.
+    pub(super) fn ask_now(&self, charges: &[Charge], intent: Intent) -> Result<Verdict, Fault> {
         let places: SmallVec<[usize; 1]> = charges
             .iter()
             .map(|charge| self.shard_of(charge.key()))
@@ -166,7 +198,7 @@ impl Strategy for Memory {
     }
 
     fn reset<'a>(&'a self, key: &'a Key) -> Deciding<'a, ()> {
-        lock(&self.shards[self.shard_of(key)]).forget(key);
+        Self::forget(self, key);
         Deciding::ready(Ok(()))
     }
 }

@@ -5,7 +5,9 @@
 
 pub mod breaker;
 mod deciding;
+mod denial_cache;
 pub mod factory;
+mod fallback;
 mod fault;
 mod guarded;
 mod members;
@@ -13,6 +15,7 @@ mod memory;
 mod merge;
 #[cfg(feature = "planted-faults")]
 pub mod planted;
+mod pulse;
 pub mod redis;
 mod refusal;
 
@@ -22,6 +25,8 @@ use crate::algorithm::Intent;
 use crate::domain::{Charge, Key, Receipt};
 
 pub use deciding::Deciding;
+pub use denial_cache::DenialCache;
+pub use fallback::Fallback;
 pub use fault::Fault;
 pub use guarded::Deadline;
 pub use members::{LIVE_FOR, Members};
@@ -74,5 +79,14 @@ pub trait Strategy: Send + Sync + fmt::Debug {
     /// As [`decide`](Self::decide).
     fn peek<'a>(&'a self, charges: &'a [Charge]) -> Deciding<'a> {
         merge::asked(self, charges, Intent::Peek)
+    }
+
+    /// Charges what was already done: of each cost as much as there is, and no more than that.
+    ///
+    /// # Errors
+    ///
+    /// As [`decide`](Self::decide).
+    fn debit<'a>(&'a self, charges: &'a [Charge]) -> Deciding<'a> {
+        merge::asked(self, charges, Intent::Debit)
     }
 }

@@ -175,7 +175,7 @@ pub fn build(plan: &Plan, name: &str, number: u64) -> Result<Arc<dyn Strategy>, 
             })
         }
     };
-    Ok(Arc::new(Deadline::new(strategy, plan.timeout)))
+    Ok(Arc::new(Deadline::new(strategy, plan.timeout, plan.seed)))
 }
 
 #[derive(Debug)]

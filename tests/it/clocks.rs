@@ -111,12 +111,7 @@ async fn decided_through(
     algorithm: &'static dyn Algorithm,
     shifts: &[i64],
 ) -> Vec<Vec<Verdict>> {
-    let clock = FakeClock::new(&format!(
-        "{}-{}-{}",
-        algorithm.name(),
-        kind.name(),
-        shifts[0]
-    ));
+    let clock = FakeClock::new();
     let redis = RedisServer::start_in(&[], clock.variables().to_vec());
     let load = Load::start(algorithm, kind, &redis);
     load.goes_on().await;

@@ -58,7 +58,9 @@ fn every_problem_is_listed_at_once_and_the_exit_code_is_78() {
         ("LIMITER_CAPACITY", "0"),
         ("LIMITER_REFILL_RATE", "fast"),
         ("LIMITER_STRATEGY", "tokenbucket-redis"),
-        ("LIMITER_ON_STORE_ERROR", "local"),
+        ("LIMITER_ON_STORE_ERROR", "sometimes"),
+        ("LIMITER_DENIAL_CACHE", "2m"),
+        ("LIMITER_INSTANCES", "many"),
         ("REDIS_ADDR", "host:port"),
         ("REDIS_TIMEOUT", "50"),
         ("TRUSTED_PROXIES", "10.0.0.0/33"),
@@ -71,7 +73,7 @@ fn every_problem_is_listed_at_once_and_the_exit_code_is_78() {
     let output = run(&[], &bad);
     assert_eq!(output.status.code(), Some(78));
     let said = text(&output.stderr);
-    assert!(said.starts_with("13 problems"), "{said}");
+    assert!(said.starts_with("15 problems"), "{said}");
     for (name, value) in bad {
         let line = said
             .lines()
@@ -110,6 +112,10 @@ fn values_past_their_bounds_are_refused() {
         ("REDIS_TIMEOUT", "25h"),
         ("REDIS_TIMEOUT", "99999999999999999999s"),
         ("LIMITER_IPV6_PREFIX", "129"),
+        ("LIMITER_INSTANCES", "0"),
+        ("LIMITER_INSTANCES", "10001"),
+        ("LIMITER_DENIAL_CACHE", "0ms"),
+        ("LIMITER_DENIAL_CACHE", "61s"),
         ("HTTP_MAX_CONNECTIONS", "0"),
         ("TRUSTED_PROXIES", &long),
     ] {
@@ -385,6 +391,8 @@ async fn debug_shows_no_secret() {
             clock: Arc::new(ManualClock::default()),
             hasher: RandomState::new(),
             seed: 0,
+            denial_cache: None,
+            care: None,
         };
         let stack = build(&plan).unwrap();
         let fault = stack

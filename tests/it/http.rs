@@ -142,7 +142,7 @@ async fn health_with_and_without_its_redis() {
     assert_eq!(body[0].1, "unhealthy");
     assert_eq!(
         body[4].1,
-        serde_json::json!({"redis": {"status": "disconnected", "latency": ""}})
+        serde_json::json!({"redis": {"status": "disconnected", "latency": "", "breaker": "closed"}})
     );
 }
 
@@ -189,6 +189,7 @@ async fn without_its_redis_requests_are_answered_by_the_policy() {
                     "without a decision there is no {name}"
                 );
             }
+            assert_eq!(header(&response, "x-ratelimit-source"), "");
             if policy == "deny" {
                 assert_eq!(
                     header(&response, "content-type"),
@@ -205,6 +206,39 @@ async fn without_its_redis_requests_are_answered_by_the_policy() {
     }
 }
 
+#[tokio::test]
+async fn without_its_redis_an_instance_limits_by_itself() {
+    let redis = RedisServer::absent();
+    for strategy in [
+        "tokenbucket-lua",
+        "gcra-transaction",
+        "slidingwindow-lua",
+        "fixedwindow-hash",
+    ] {
+        let address = redis.address();
+        let variables = [
+            ("REDIS_ADDR", &*address),
+            ("LIMITER_STRATEGY", strategy),
+            ("LIMITER_CAPACITY", "7"),
+            ("LIMITER_REFILL_RATE", "0.001"),
+            ("LIMITER_INSTANCES", "3"),
+        ];
+        let instance = Instance::start(&variables).await;
+        for (status, remaining) in [(200, "1"), (200, "0"), (429, "0")] {
+            let response = instance.get("/api").await;
+            assert_eq!(response.status(), status, "{strategy}");
+            for (name, value) in [
+                ("x-ratelimit-source", "local"),
+                ("x-ratelimit-limit", "7"),
+                ("x-ratelimit-remaining", remaining),
+            ] {
+                assert_eq!(header(&response, name), value, "{strategy} {name}");
+            }
+        }
+        instance.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_comes_later_is_used() {
     let mut redis = RedisServer::absent();
@@ -215,6 +249,7 @@ async fn a_redis_that_comes_later_is_used() {
             ("REDIS_ADDR", &*address),
             ("LIMITER_STRATEGY", strategy),
             ("REDIS_TIMEOUT", "30s"),
+            ("LIMITER_ON_STORE_ERROR", "deny"),
         ];
         let instance = Instance::start(&variables).await;
         assert_eq!(instance.get("/api").await.status(), 503);
@@ -239,6 +274,7 @@ async fn a_bad_record_is_never_a_500() {
             ("REDIS_ADDR", &*address),
             ("LIMITER_STRATEGY", strategy),
             ("REDIS_TIMEOUT", "30s"),
+            ("LIMITER_ON_STORE_ERROR", "deny"),
         ];
         let instance = Instance::start(&variables).await;
         assert_eq!(instance.get("/api").await.status(), 503, "{strategy}");
@@ -262,7 +298,7 @@ async fn the_bucket_of_a_client_is_named_after_its_address() {
     instance
         .get_with("/api", &[("x-forwarded-for", "2001:db8::7")])
         .await;
-    let mut keys: Vec<String> = redis.run(&["KEYS", "*"]);
+    let mut keys: Vec<String> = redis.run(&["KEYS", "ratelimit:[^!]*"]);
     keys.sort();
     assert_eq!(
         keys,

@@ -100,7 +100,7 @@ async fn an_open_request_ends_before_a_drained_server() {
     assert_eq!(instance.get("/api").await.status(), 200);
     proxy.hold_replies();
     let drained = async {
-        proxy.until_held(1).await;
+        proxy.until_asked("EVALSHA").await;
         instance.drain();
         // Nobody is accepted any more; the open request still is answered.
         while TcpStream::connect(instance.address).await.is_ok() {
@@ -143,7 +143,7 @@ async fn a_request_that_does_not_end_is_cut_off_at_the_drains_deadline() {
     answer(&mut stream).await;
     proxy.hold_replies();
     stream.write_all(api).await.unwrap();
-    proxy.until_held(1).await;
+    proxy.until_asked("EVALSHA").await;
     process.signal("TERM");
     let (status, lines) = tokio::task::spawn_blocking(move || process.wait())
         .await
@@ -172,7 +172,7 @@ async fn a_second_signal_ends_at_once() {
     answer(&mut stream).await;
     proxy.hold_replies();
     stream.write_all(api).await.unwrap();
-    proxy.until_held(1).await;
+    proxy.until_asked("EVALSHA").await;
     process.signal("TERM");
     while TcpStream::connect(process.address).await.is_ok() {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -192,7 +192,11 @@ async fn a_second_signal_ends_at_once() {
 async fn an_outage_is_told_in_lines_by_change_not_by_request() {
     let mut redis = RedisServer::start();
     let address = redis.address();
-    let mut process = Process::start(&[("REDIS_ADDR", &address), ("REDIS_TIMEOUT", "30s")]);
+    let mut process = Process::start(&[
+        ("REDIS_ADDR", &address),
+        ("REDIS_TIMEOUT", "30s"),
+        ("LIMITER_ON_STORE_ERROR", "deny"),
+    ]);
     let api = format!("http://{}/api", process.address);
     let client = reqwest::Client::new();
     let status = || async { client.get(&api).send().await.unwrap().status().as_u16() };
@@ -210,10 +214,12 @@ async fn an_outage_is_told_in_lines_by_change_not_by_request() {
     let count = |message: &str| lines.iter().filter(|line| line.contains(message)).count();
     assert_eq!(
         (
-            count("the store cannot decide"),
-            count("Redis cannot be reached")
+            count("the store could not decide"),
+            count("Redis cannot be reached"),
+            count("the store is given a rest"),
+            count("the store answers probes"),
         ),
-        (1, 1),
+        (1, 1, 1, 1),
         "{lines:#?}"
     );
     assert!(lines.len() < 10, "{lines:#?}");

@@ -35,10 +35,17 @@ struct Services {
 struct Redis {
     status: &'static str,
     latency: String,
+    /// Whether requests go to it; absent where no breaker stands before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    breaker: Option<&'static str>,
 }
 
 /// Asks the store for an answer and says how the instance is.
 pub async fn health(State(instance): State<Instance>) -> (StatusCode, Json<Health>) {
+    let breaker = instance
+        .breaker
+        .as_ref()
+        .map(|breaker| breaker.state().name());
     let (code, status, redis) = match &instance.link {
         None => (
             StatusCode::OK,
@@ -46,6 +53,7 @@ pub async fn health(State(instance): State<Instance>) -> (StatusCode, Json<Healt
             Redis {
                 status: "not configured",
                 latency: String::new(),
+                breaker,
             },
         ),
         Some(link) => match link.ping(PATIENCE).await {
@@ -55,6 +63,7 @@ pub async fn health(State(instance): State<Instance>) -> (StatusCode, Json<Healt
                 Redis {
                     status: "connected",
                     latency: go_duration(latency),
+                    breaker,
                 },
             ),
             LinkStatus::Disconnected { reason } => {
@@ -62,6 +71,7 @@ pub async fn health(State(instance): State<Instance>) -> (StatusCode, Json<Healt
                 let redis = Redis {
                     status: "disconnected",
                     latency: String::new(),
+                    breaker,
                 };
                 (StatusCode::SERVICE_UNAVAILABLE, "unhealthy", redis)
             }

@@ -12,6 +12,7 @@ use jiff::tz::TimeZone;
 
 use super::Problem;
 use crate::domain::Clock;
+use crate::strategy::breaker::Breaker;
 use crate::strategy::redis::Link;
 
 pub use api::api;
@@ -30,6 +31,8 @@ pub struct Instance {
     pub started_us: u64,
     /// The store's connection, if a store is configured.
     pub link: Option<Link>,
+    /// Whether the store is given a rest; `None` when there is nothing outside this process.
+    pub breaker: Option<Arc<Breaker>>,
 }
 
 impl Instance {

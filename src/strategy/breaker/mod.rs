@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{Deciding, Fault, Scope, Strategy};
 use crate::algorithm::Intent;
-use crate::domain::{Charge, Clock, Key, Receipt};
+use crate::domain::{Charge, Clock, Key, Receipt, Source};
 
 use machine::Machine;
 pub use machine::{Pass, State};
@@ -26,6 +26,17 @@ pub struct Breaker {
     /// Whether a success would change nothing; read without the lock by every request that goes well.
     calm: AtomicBool,
     opened: Notify,
+    lines: Mutex<Lines>,
+}
+
+/// Faults that did not open it are told of at most this often, in microseconds.
+const TELL_EVERY_US: u64 = 10_000_000;
+
+/// What was told of single faults.
+#[derive(Debug, Default)]
+struct Lines {
+    told_us: Option<u64>,
+    untold: u64,
 }
 
 impl Breaker {
@@ -36,6 +47,7 @@ impl Breaker {
             machine: Mutex::new(Machine::new()),
             calm: AtomicBool::new(true),
             opened: Notify::new(),
+            lines: Mutex::default(),
         }
     }
 
@@ -55,6 +67,7 @@ impl Breaker {
             Err(fault) if fault.scope() == Scope::Store => {
                 let with_connection = matches!(fault, Fault::Lost(_));
                 let now_us = self.clock.now_us();
+                self.tell(fault, now_us);
                 self.change(Some(fault), |machine| {
                     machine.failed(pass, with_connection, now_us);
                 });
@@ -103,6 +116,21 @@ impl Breaker {
         }
     }
 
+    fn tell(&self, fault: &Fault, now_us: u64) {
+        debug!(%fault, ambiguous = fault.is_ambiguous(), "no decision");
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines
+            .told_us
+            .is_some_and(|told_us| now_us < told_us.saturating_add(TELL_EVERY_US))
+        {
+            lines.untold += 1;
+            return;
+        }
+        let (more, advice) = (std::mem::take(&mut lines.untold), fault.advice());
+        lines.told_us = Some(now_us);
+        warn!(%fault, advice, more, "the store could not decide");
+    }
+
     fn lock(&self) -> MutexGuard<'_, Machine> {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -143,7 +171,18 @@ impl Strategy for Breaking {
     }
 
     fn ask<'a>(&'a self, charges: &'a [Charge], intent: Intent) -> Deciding<'a> {
-        self.passed(|| self.inner.ask(charges, intent))
+        let Some(pass) = self.breaker.pass() else {
+            return Deciding::ready(Err(Fault::Resting));
+        };
+        let asked = self.inner.ask(charges, intent);
+        Deciding::waiting(async move {
+            let answer = asked.await;
+            // What was remembered of the store says nothing about how it is now.
+            if !matches!(&answer, Ok(verdict) if verdict.is_from(Source::Cache)) {
+                self.breaker.report(pass, &answer);
+            }
+            answer
+        })
     }
 
     fn give_back(&self, receipts: Vec<Receipt>) -> Deciding<'_, ()> {

@@ -1,7 +1,8 @@
 -- Decides one request, all or nothing: reads every record, decides, and writes only if every enforced charge fits.
 --
 -- KEYS[i]                   the record of charge i; all differ
--- ARGV[1]                   'charge', 'peek' (the same, nothing is written) or 'give_back'
+-- ARGV[1]                   'charge', 'peek' (the same, nothing is written), 'debit' (each charge as far as its tokens
+--                           go, whatever the others do) or 'give_back'
 -- ARGV[6i - 4 .. 6i + 1]    algorithm, 1 if enforced else 0, cost, capacity, gain, unit
 --                           to give back: algorithm, the time of the charge, tokens, capacity, gain, unit
 -- returns                   { now, then for each charge: retry_after (0 when allowed), remaining, reset_after,
@@ -36,8 +37,13 @@ for i, key in ipairs(KEYS) do
   if operation == 'give_back' then
     steps[i] = { algorithm.credit(record, now, tonumber(mode), tokens, capacity, gain, unit) }
   else
-    steps[i] = { algorithm.step(record, now, tokens, capacity, gain, unit) }
-    if mode == '1' and steps[i][1] > 0 then admitted = false end
+    local step = { algorithm.step(record, now, tokens, capacity, gain, unit) }
+    if operation == 'debit' then
+      if step[1] > 0 and step[2] > 0 then step = { algorithm.step(record, now, step[2], capacity, gain, unit) } end
+    elseif mode == '1' and step[1] > 0 then
+      admitted = false
+    end
+    steps[i] = step
   end
 end
 
@@ -48,7 +54,7 @@ for i, key in ipairs(KEYS) do
     local err = step[1] and keep(algorithm, key, unpack(step))
     if err then return err end
   else
-    if operation == 'charge' and admitted and step[1] == 0 then
+    if operation ~= 'peek' and admitted and step[1] == 0 then
       standing = 5
       local err = keep(algorithm, key, unpack(step, 9))
       if err then return err end

@@ -53,6 +53,7 @@ impl Lua {
         let operation = match intent {
             Intent::Charge => "charge",
             Intent::Peek => "peek",
+            Intent::Debit => "debit",
         };
         let reply = self
             .call(|script| asking(script, operation, charges))

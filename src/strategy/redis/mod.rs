@@ -3,6 +3,7 @@
 mod connection;
 mod fault;
 mod hash;
+mod heartbeat;
 mod keeper;
 mod lua;
 mod record;
@@ -13,6 +14,7 @@ mod transaction;
 
 pub use connection::{Link, LinkStatus};
 pub use hash::Hash;
+pub use heartbeat::Heart;
 pub use lua::Lua;
 pub use settings::Settings;
 #[cfg(feature = "planted-faults")]

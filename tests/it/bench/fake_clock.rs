@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/bench/fake_clock.c");
 
@@ -13,9 +14,11 @@ pub(crate) struct FakeClock {
 
 impl FakeClock {
     /// Builds what is preloaded, with the C compiler that links Rust programs.
-    pub(crate) fn new(name: &str) -> Self {
+    pub(crate) fn new() -> Self {
+        static CLOCKS: AtomicU32 = AtomicU32::new(0);
+        let number = CLOCKS.fetch_add(1, Ordering::Relaxed);
         let folder =
-            std::env::temp_dir().join(format!("tollgate-clock-{}-{name}", std::process::id()));
+            std::env::temp_dir().join(format!("tollgate-clock-{}-{number}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let clock = Self { folder };
         clock.shift_us(0);

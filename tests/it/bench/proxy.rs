@@ -14,6 +14,7 @@ pub(crate) struct Proxy {
     holding: watch::Sender<bool>,
     held: Arc<AtomicUsize>,
     changed: watch::Sender<()>,
+    asked: watch::Sender<Vec<u8>>,
 }
 
 impl Proxy {
@@ -21,7 +22,8 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (holding, held) = (watch::Sender::new(false), Arc::new(AtomicUsize::new(0)));
-        let changed = watch::Sender::new(());
+        let (changed, asked) = (watch::Sender::new(()), watch::Sender::new(Vec::new()));
+        let record = asked.clone();
         let (upstream, gate, count, tell) = (
             upstream.to_owned(),
             holding.clone(),
@@ -35,7 +37,12 @@ impl Proxy {
                 };
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = server.into_split();
-                tokio::spawn(pass(from_client, to_server));
+                tokio::spawn(pass(
+                    from_client,
+                    to_server,
+                    gate.subscribe(),
+                    record.clone(),
+                ));
                 tokio::spawn(pass_replies(
                     from_server,
                     to_client,
@@ -50,6 +57,7 @@ impl Proxy {
             holding,
             held,
             changed,
+            asked,
         }
     }
 
@@ -58,11 +66,23 @@ impl Proxy {
     }
 
     pub(crate) fn hold_replies(&self) {
+        self.asked.send_modify(Vec::clear);
         self.holding.send_replace(true);
     }
 
     pub(crate) fn release_replies(&self) {
         self.holding.send_replace(false);
+    }
+
+    /// Waits until that command was passed on, whose reply is then held.
+    pub(crate) async fn until_asked(&self, command: &str) {
+        let mut asked = self.asked.subscribe();
+        let is_in = |asked: &Vec<u8>| {
+            asked
+                .windows(command.len())
+                .any(|word| word == command.as_bytes())
+        };
+        asked.wait_for(is_in).await.unwrap();
     }
 
     /// Waits until that many replies are held.
@@ -74,8 +94,21 @@ impl Proxy {
     }
 }
 
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
-    let _ = tokio::io::copy(&mut from, &mut to).await;
+async fn pass(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    holding: watch::Receiver<bool>,
+    asked: watch::Sender<Vec<u8>>,
+) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(read) = from.read(&mut buffer).await {
+        if read == 0 || to.write_all(&buffer[..read]).await.is_err() {
+            break;
+        }
+        if *holding.borrow() {
+            asked.send_modify(|asked| asked.extend_from_slice(&buffer[..read]));
+        }
+    }
     let _ = to.shutdown().await;
 }
 

@@ -30,6 +30,8 @@ pub(crate) fn stack(kind: Kind, address: &str) -> Stack {
         clock: Arc::new(MonotonicClock::start()),
         hasher: RandomState::new(),
         seed: 42,
+        denial_cache: None,
+        care: None,
     };
     build(&plan).unwrap()
 }

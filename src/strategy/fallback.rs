@@ -1,0 +1,296 @@
+//! `local`: when the store cannot decide, this instance limits by itself, at its share of the quota.
+//!
+//! An instance of N counts in a table of its own as if all N spent what it spends: each local charge costs N times its
+//! tokens. So it admits a share of the capacity and of the rate, in the store's own arithmetic. The table is kept warm
+//! with what the store says is left of each key, so that a client that had 3 tokens left has no more when the store
+//! fails. Where the capacity is below N times the cost, the bucket is made just large enough for one request; the rate
+//! stays.
+//!
+//! What was spent without the store is charged to it when it is back: once per key, never more than there is, and never
+//! for an answer that followed a command that may have been executed.
+//!
+//! Over an outage of all instances a key is admitted at most what the law says and one capacity (or N requests, where
+//! that is more); one capacity more if the store comes back empty.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use super::{Deciding, Fault, Members, Memory, Strategy};
+use crate::algorithm::Intent;
+use crate::domain::{Charge, Cost, Decision, Key, Limit, Receipt, Source, Verdict};
+
+/// Most keys whose local charges are remembered for the store.
+const MOST_DEBTS: usize = 100_000;
+/// Keys that are written back at a time.
+const WRITTEN_AT_ONCE: usize = 64;
+
+/// Asks the store and, where it has no decision, decides by itself.
+#[derive(Debug)]
+pub struct Fallback {
+    /// The store, with a breaker before it.
+    store: Arc<dyn Strategy>,
+    /// The store without the breaker: what was spent is written back while no request goes there yet.
+    direct: Arc<dyn Strategy>,
+    local: Memory,
+    members: Arc<Members>,
+    debts: Mutex<Debts>,
+    owes: AtomicBool,
+    told_unknown: AtomicBool,
+}
+
+/// Tokens that were spent without the store, by key.
+#[derive(Debug, Default)]
+struct Debts {
+    by_key: HashMap<Key, (Limit, u64)>,
+    /// Tokens that will never be written back.
+    lost: u64,
+}
+
+impl Debts {
+    fn add(&mut self, charge: &Charge) {
+        let tokens = charge.cost().get();
+        let full = self.by_key.len() >= MOST_DEBTS;
+        match self.by_key.entry(charge.key().clone()) {
+            Entry::Occupied(mut debt) if debt.get().0 == charge.limit() => {
+                debt.get_mut().1 += tokens;
+            }
+            Entry::Occupied(mut debt) => {
+                self.lost += debt.insert((charge.limit(), tokens)).1;
+            }
+            Entry::Vacant(_) if full => self.lost += tokens,
+            Entry::Vacant(place) => {
+                place.insert((charge.limit(), tokens));
+            }
+        }
+    }
+
+    fn subtract(&mut self, receipt: &Receipt) {
+        if let Some((limit, tokens)) = self.by_key.get_mut(&receipt.key)
+            && *limit == receipt.limit
+        {
+            *tokens = tokens.saturating_sub(receipt.tokens.get());
+        }
+    }
+}
+
+impl Fallback {
+    /// Asks `store`; decides in `local` where it has no decision; writes back to `direct`, which is the same store
+    /// without a breaker. `members` says how many share the quota.
+    pub fn new(
+        store: Arc<dyn Strategy>,
+        direct: Arc<dyn Strategy>,
+        local: Memory,
+        members: Arc<Members>,
+    ) -> Self {
+        Self {
+            store,
+            direct,
+            local,
+            members,
+            debts: Mutex::default(),
+            owes: AtomicBool::new(false),
+            told_unknown: AtomicBool::new(false),
+        }
+    }
+
+    async fn decide(&self, charges: &[Charge], intent: Intent) -> Result<Verdict, Fault> {
+        match self.store.ask(charges, intent).await {
+            // What was remembered of the store is no news.
+            Ok(verdict) if verdict.is_from(Source::Cache) => Ok(verdict),
+            Ok(verdict) => {
+                for (charge, decision) in charges.iter().zip(&verdict.decisions) {
+                    self.local
+                        .learn(charge.key(), charge.limit(), decision.remaining);
+                }
+                Ok(verdict)
+            }
+            Err(fault) if fault.is_of_the_request() => Err(fault),
+            Err(fault) => self.decide_alone(charges, intent, fault.is_ambiguous()),
+        }
+    }
+
+    fn decide_alone(
+        &self,
+        charges: &[Charge],
+        intent: Intent,
+        may_be_charged: bool,
+    ) -> Result<Verdict, Fault> {
+        let instances = self.instances();
+        let shares = charges
+            .iter()
+            .map(|charge| share(charge, instances))
+            .collect::<Vec<_>>();
+        let mut verdict = self.local.ask_now(&shares, intent)?;
+        for ((charge, share), decision) in charges.iter().zip(&shares).zip(&mut verdict.decisions) {
+            *decision = self.told(charge, share, instances, *decision);
+            let charged = verdict.admitted && decision.is_allowed() && intent == Intent::Charge;
+            if charged && !may_be_charged {
+                self.lock().add(charge);
+                self.owes.store(true, Ordering::Relaxed);
+            }
+        }
+        Ok(verdict)
+    }
+
+    /// A decision on N times the cost in the words of the quota itself.
+    fn told(
+        &self,
+        charge: &Charge,
+        share: &Charge,
+        instances: u64,
+        decision: Decision,
+    ) -> Decision {
+        let remaining = decision.remaining / instances;
+        let next_after = (remaining + 1)
+            .checked_mul(instances)
+            .and_then(Cost::new)
+            .and_then(|cost| Charge::new(share.key().clone(), share.limit(), cost).ok())
+            .and_then(|next| self.local.ask_now(&[next], Intent::Peek).ok())
+            .and_then(|verdict| verdict.decisions[0].retry_after());
+        Decision {
+            limit: charge.limit().quota.capacity(),
+            remaining,
+            next_after: next_after.unwrap_or(decision.reset_after),
+            source: Source::Local,
+            ..decision
+        }
+    }
+
+    fn instances(&self) -> u64 {
+        if !self.members.is_known() && !self.told_unknown.swap(true, Ordering::Relaxed) {
+            warn!(
+                instances = self.members.count(),
+                "no heartbeat was heard yet: the quota is divided by LIMITER_INSTANCES, else by 1"
+            );
+        }
+        self.members.count()
+    }
+
+    /// Charges the store with what was spent without it, as long as it answers. Each key's debt is sent at most once,
+    /// unless it surely was not executed.
+    pub async fn write_back(&self) {
+        if !self.owes.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let (mut keys, mut tokens) = (0_u64, 0_u64);
+        while let Some(batch) = self.take_batch() {
+            let mut sending = JoinSet::new();
+            for debt in batch {
+                sending.spawn(settle(self.direct.clone(), debt));
+            }
+            let mut trouble = false;
+            while let Some(settled) = sending.join_next().await {
+                let Ok((charge, answer)) = settled else {
+                    continue;
+                };
+                match answer {
+                    Ok(()) => {
+                        keys += 1;
+                        tokens += charge.cost().get();
+                    }
+                    Err(fault) if fault.is_ambiguous() => {
+                        trouble = true;
+                        self.lock().lost += charge.cost().get();
+                    }
+                    Err(_) => {
+                        trouble = true;
+                        self.lock().add(&charge);
+                    }
+                }
+            }
+            if trouble {
+                self.owes.store(true, Ordering::Relaxed);
+                break;
+            }
+        }
+        if keys > 0 {
+            let lost = self.lock().lost;
+            info!(
+                keys,
+                tokens, lost, "charged the store for what was admitted without it"
+            );
+        }
+    }
+
+    fn take_batch(&self) -> Option<Vec<Charge>> {
+        let mut debts = self.lock();
+        let keys: Vec<Key> = debts.by_key.keys().take(WRITTEN_AT_ONCE).cloned().collect();
+        let batch = keys.into_iter().filter_map(|key| {
+            let (limit, tokens) = debts.by_key.remove(&key)?;
+            // What is above the capacity was refilled meanwhile.
+            let cost = Cost::new(tokens.min(limit.quota.capacity()))?;
+            Charge::new(key, limit, cost).ok()
+        });
+        Some(batch.collect()).filter(|batch: &Vec<Charge>| !batch.is_empty())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Debts> {
+        self.debts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn settle(store: Arc<dyn Strategy>, debt: Charge) -> (Charge, Result<(), Fault>) {
+    let answer = store.debit(std::slice::from_ref(&debt)).await.map(|_| ());
+    (debt, answer)
+}
+
+impl Strategy for Fallback {
+    fn name(&self) -> &'static str {
+        self.store.name()
+    }
+
+    fn ask<'a>(&'a self, charges: &'a [Charge], intent: Intent) -> Deciding<'a> {
+        Deciding::waiting(self.decide(charges, intent))
+    }
+
+    /// What was charged here is given back here, and is owed no more; what the store charged goes back to the store.
+    fn give_back(&self, receipts: Vec<Receipt>) -> Deciding<'_, ()> {
+        let (local, store): (Vec<_>, Vec<_>) = receipts
+            .into_iter()
+            .partition(|receipt| receipt.source == Source::Local);
+        let instances = cost_of(self.members.count());
+        for mut receipt in local {
+            self.lock().subtract(&receipt);
+            receipt.tokens = receipt.tokens.saturating_mul(instances);
+            self.local.credit(&receipt);
+        }
+        if store.is_empty() {
+            return Deciding::ready(Ok(()));
+        }
+        self.store.give_back(store)
+    }
+
+    /// Forgets it here at once; in the store, if that can be reached.
+    fn reset<'a>(&'a self, key: &'a Key) -> Deciding<'a, ()> {
+        self.local.forget(key);
+        self.lock().by_key.remove(key);
+        self.store.reset(key)
+    }
+}
+
+/// What one of N instances charges in its own table: N times the cost, under a quota in which that fits.
+fn share(charge: &Charge, instances: u64) -> Charge {
+    let Limit { algorithm, quota } = charge.limit();
+    let whole = charge.cost().saturating_mul(cost_of(instances));
+    // Where not even that can be counted, filling takes decades: then one request a bucket is close enough.
+    let quota = quota
+        .times(whole.get().div_ceil(quota.capacity()))
+        .unwrap_or(quota);
+    let cost = whole.min(cost_of(quota.capacity()));
+    let limit = Limit { algorithm, quota };
+    let share = Charge::new(charge.key().clone(), limit, cost).expect("at most the capacity");
+    if charge.is_enforced() {
+        share
+    } else {
+        share.observed()
+    }
+}
+
+fn cost_of(count: u64) -> Cost {
+    Cost::new(count).unwrap_or(Cost::MIN)
+}
