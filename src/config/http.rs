@@ -12,6 +12,10 @@ pub struct Http {
     pub trusted_proxies: TrustedProxies,
     /// Reads `HTTP_MAX_CONNECTIONS`. Default 10,000.
     pub max_connections: usize,
+    /// Reads `HTTP_MAX_CONNECTIONS_PER_PEER`. Default 1,000.
+    pub max_connections_per_peer: usize,
+    /// Reads `HTTP_MAX_REQUESTS`. Default 4,096.
+    pub max_requests: usize,
     /// Reads `HTTP_HEADER_TIMEOUT`. Default 5 s.
     pub header_timeout: Duration,
     /// Reads `HTTP_IDLE_TIMEOUT`. Default 75 s.
@@ -26,18 +30,20 @@ impl Http {
             "a comma-separated list of networks, addresses and the words `loopback` and `private`";
         Self {
             trusted_proxies: reader.value("TRUSTED_PROXIES", networks, |text| text.parse().ok()),
-            max_connections: reader.value(
-                "HTTP_MAX_CONNECTIONS",
-                "a number from 1 to 1000000",
-                |text| {
-                    text.parse()
-                        .ok()
-                        .filter(|number| (1..=1_000_000).contains(number))
-                },
-            ),
+            max_connections: count(reader, "HTTP_MAX_CONNECTIONS"),
+            max_connections_per_peer: count(reader, "HTTP_MAX_CONNECTIONS_PER_PEER"),
+            max_requests: count(reader, "HTTP_MAX_REQUESTS"),
             header_timeout: reader.value("HTTP_HEADER_TIMEOUT", A_DURATION, duration),
             idle_timeout: reader.value("HTTP_IDLE_TIMEOUT", A_DURATION, duration),
             request_timeout: reader.value("HTTP_REQUEST_TIMEOUT", A_DURATION, duration),
         }
     }
+}
+
+fn count(reader: &mut Reader, name: &'static str) -> usize {
+    reader.value(name, "a number from 1 to 1000000", |text| {
+        text.parse()
+            .ok()
+            .filter(|number| (1..=1_000_000).contains(number))
+    })
 }

@@ -14,6 +14,8 @@ pub struct Server {
     pub instance_id: Option<String>,
     /// Reads `SHUTDOWN_TIMEOUT`. Default 10 s.
     pub shutdown_timeout: Duration,
+    /// Reads `SHUTDOWN_DELAY`. Default zero, written `off`.
+    pub shutdown_delay: Duration,
 }
 
 impl Server {
@@ -28,6 +30,14 @@ impl Server {
                 instance_id,
             ),
             shutdown_timeout: reader.value("SHUTDOWN_TIMEOUT", A_DURATION, duration),
+            shutdown_delay: reader.value(
+                "SHUTDOWN_DELAY",
+                "a duration with its unit, such as 5s, or `off`",
+                |text| match text {
+                    "off" => Some(Duration::ZERO),
+                    _ => duration(text),
+                },
+            ),
         }
     }
 }

@@ -46,6 +46,11 @@ pub const VARIABLES: &[Variable] = &[
         "longest wait for open requests after SIGTERM or SIGINT",
     ),
     plain(
+        "SHUTDOWN_DELAY",
+        "off",
+        "how long to go on serving after the first signal, while /readyz says 503; `off`",
+    ),
+    plain(
         "TRUSTED_PROXIES",
         "",
         "proxies whose X-Forwarded-For counts: networks, `loopback`, `private`",
@@ -54,6 +59,16 @@ pub const VARIABLES: &[Variable] = &[
         "HTTP_MAX_CONNECTIONS",
         "10000",
         "most connections at once; more wait to be accepted",
+    ),
+    plain(
+        "HTTP_MAX_CONNECTIONS_PER_PEER",
+        "1000",
+        "most connections of one peer that is no trusted proxy; more are closed",
+    ),
+    plain(
+        "HTTP_MAX_REQUESTS",
+        "4096",
+        "most limited requests being answered at once; more are answered 503",
     ),
     plain(
         "HTTP_HEADER_TIMEOUT",

@@ -5,6 +5,7 @@ mod duration;
 mod headers;
 mod layer;
 mod reply;
+mod retry_after;
 pub mod routes;
 mod service;
 
@@ -12,4 +13,5 @@ pub use client_ip::{ClientIp, TrustedProxies, TrustedProxiesError};
 pub use duration::go_duration;
 pub use layer::RateLimitLayer;
 pub use reply::Problem;
+pub use retry_after::RetryAfter;
 pub use service::RateLimit;

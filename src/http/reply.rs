@@ -1,7 +1,7 @@
 //! Answers that are not a success: problem details (RFC 9457) with the member `error` of the replaced services.
 
 use axum::Json;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -12,8 +12,6 @@ use crate::limiter::Rule;
 
 /// The problem type of draft-ietf-httpapi-ratelimit-headers for a quota that is used up.
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
-/// Seconds after which a client may ask again when the store could not decide.
-const UNAVAILABLE_RETRY_SECONDS: u64 = 1;
 
 /// A problem as JSON (`application/problem+json`).
 #[derive(Debug, Clone, Serialize)]
@@ -77,16 +75,11 @@ pub(super) fn inadmissible(error: CostAboveCapacity) -> Response {
 }
 
 /// 503: the store could not decide.
-pub(super) fn unavailable() -> Response {
+pub(super) fn unavailable() -> Problem {
     let detail = "The rate limiter cannot reach its store.";
-    let problem = Problem::new(
+    Problem::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "Rate limiter unavailable",
         detail,
-    );
-    let mut response = problem.into_response();
-    response
-        .headers_mut()
-        .insert(RETRY_AFTER, UNAVAILABLE_RETRY_SECONDS.into());
-    response
+    )
 }

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use tower::Service;
 use tracing::error;
 
-use super::{ClientIp, headers, reply};
+use super::{ClientIp, RetryAfter, headers, reply};
 use crate::domain::Identity;
 use crate::limiter::{Answer, Limiter};
 
@@ -30,6 +30,7 @@ struct Gate {
     limiter: Arc<Limiter>,
     clients: ClientIp,
     ipv6_prefix: u8,
+    retry_after: RetryAfter,
     told_of_no_peer: AtomicBool,
 }
 
@@ -39,6 +40,7 @@ impl<S> RateLimit<S> {
             limiter,
             clients,
             ipv6_prefix,
+            retry_after: RetryAfter::default(),
             told_of_no_peer: AtomicBool::new(false),
         };
         Self {
@@ -109,7 +111,7 @@ where
                 Answer::Decided(verdict) => Ok(reply::denied(rule, &verdict)),
                 Answer::Inadmissible(error) => Ok(reply::inadmissible(error)),
                 Answer::Unlimited => Ok(ready.call(request).await?.into_response()),
-                Answer::Unavailable => Ok(reply::unavailable()),
+                Answer::Unavailable => Ok(gate.retry_after.on(reply::unavailable())),
             }
         })
     }

@@ -21,7 +21,9 @@ use tower::ServiceExt;
 use tracing::{debug, warn};
 
 use super::head_timeout::{HeadTimeout, Serving};
+use super::peers::{Peers, Place};
 use super::shutdown::{Shutdown, Stage};
+use crate::http::TrustedProxies;
 
 /// Largest head of a request, in bytes; a larger one is answered 431.
 const LARGEST_HEAD: usize = 16 * 1024;
@@ -31,10 +33,14 @@ const MOST_HEADERS: usize = 100;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Bounds of what connections may take.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Limits {
     /// Most connections at once; more wait to be accepted.
     pub connections: usize,
+    /// Most connections of one peer at once; more are closed.
+    pub connections_per_peer: usize,
+    /// Peers that may have more.
+    pub trusted_proxies: TrustedProxies,
     /// Longest time in which a request's head may arrive.
     pub header_timeout: Duration,
     /// How long a connection may stay open between requests.
@@ -43,8 +49,14 @@ pub struct Limits {
     pub drain: Duration,
 }
 
-/// Serves `app` until the shutdown, then drains.
-pub(super) async fn serve(listener: TcpListener, app: Router, limits: Limits, shutdown: Shutdown) {
+/// Serves `app` until `stop` resolves, then drains; ends at once when the shutdown says so.
+pub(super) async fn serve(
+    listener: TcpListener,
+    app: Router,
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+    shutdown: Shutdown,
+) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.idle_timeout)
@@ -52,10 +64,14 @@ pub(super) async fn serve(listener: TcpListener, app: Router, limits: Limits, sh
         .max_headers(MOST_HEADERS);
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(limits.connections));
-    let mut stop = pin!(shutdown.reached(Stage::Drain));
+    let peers = Arc::new(Peers::new(
+        limits.connections_per_peer,
+        limits.trusted_proxies,
+    ));
+    let mut stop = pin!(stop);
     loop {
         let (stream, peer, place) = tokio::select! {
-            accepted = accept(&listener, &places) => accepted,
+            accepted = accept(&listener, &places, &peers) => accepted,
             () = &mut stop => break,
         };
         let serving = Serving::default();
@@ -96,7 +112,8 @@ async fn answer(
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+    peers: &Arc<Peers>,
+) -> (TcpStream, SocketAddr, (OwnedSemaphorePermit, Place)) {
     let place = places
         .clone()
         .acquire_owned()
@@ -105,10 +122,13 @@ async fn accept(
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
+                let Some(of_peer) = peers.enter(peer.ip()) else {
+                    continue;
+                };
                 if let Err(error) = stream.set_nodelay(true) {
                     debug!(%error, "TCP_NODELAY was refused");
                 }
-                return (stream, peer, place);
+                return (stream, peer, (place, of_peer));
             }
             Err(error) => {
                 warn!(%error, "a connection could not be accepted");

@@ -4,11 +4,13 @@ mod clock;
 mod connection;
 mod head_timeout;
 mod middleware;
+mod peers;
 mod router;
 mod shutdown;
 
 use std::hash::RandomState;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -24,7 +26,7 @@ use crate::strategy::factory::{Care, Plan, Stack, build};
 
 pub use clock::{MonotonicClock, WallClock};
 pub use connection::Limits;
-pub use router::router;
+pub use router::{Bounds, router};
 pub use shutdown::{Shutdown, Stage};
 
 /// Longest wait for the store to hear that this instance leaves: without it, it is forgotten a few seconds later.
@@ -73,10 +75,23 @@ pub async fn run(
             instances: config.limiter.instances,
         }),
     })?;
+    let draining = Arc::new(AtomicBool::new(false));
     let app = router(
-        instance(id, &stack, &monotonic),
+        Instance {
+            id,
+            wall: Arc::new(WallClock),
+            started_us: monotonic.now_us(),
+            monotonic,
+            link: stack.link.clone(),
+            breaker: stack.breaker.clone(),
+            needs_store: config.limiter.on_store_error == OnStoreError::Deny,
+            draining: draining.clone(),
+        },
         layer(&config, &stack),
-        config.http.request_timeout,
+        Bounds {
+            requests: config.http.max_requests,
+            request_timeout: config.http.request_timeout,
+        },
     );
 
     let (rule, redis) = (
@@ -101,28 +116,27 @@ pub async fn run(
     );
     let limits = Limits {
         connections: config.http.max_connections,
+        connections_per_peer: config.http.max_connections_per_peer,
+        trusted_proxies: config.http.trusted_proxies.clone(),
         header_timeout: config.http.header_timeout,
         idle_timeout: config.http.idle_timeout,
         drain: config.server.shutdown_timeout,
     };
-    connection::serve(listener, app, limits, shutdown.clone()).await;
+    let stop = async {
+        shutdown.reached(Stage::Drain).await;
+        draining.store(true, Ordering::Relaxed);
+        tokio::select! {
+            () = tokio::time::sleep(config.server.shutdown_delay) => {}
+            () = shutdown.reached(Stage::End) => {}
+        }
+    };
+    connection::serve(listener, app, limits, stop, shutdown.clone()).await;
     tokio::select! {
         () = stack.leave(config.redis.timeout.min(LONGEST_FAREWELL)) => {}
         () = shutdown.reached(Stage::End) => {}
     }
     info!("stopped");
     Ok(())
-}
-
-fn instance(id: Arc<str>, stack: &Stack, monotonic: &Arc<dyn Clock>) -> Instance {
-    Instance {
-        id,
-        wall: Arc::new(WallClock),
-        monotonic: monotonic.clone(),
-        started_us: monotonic.now_us(),
-        link: stack.link.clone(),
-        breaker: stack.breaker.clone(),
-    }
 }
 
 fn layer(config: &Config, stack: &Stack) -> RateLimitLayer {

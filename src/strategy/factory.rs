@@ -12,6 +12,7 @@ use tracing::debug;
 use super::breaker::{Breaker, Breaking};
 use super::pulse::Pulse;
 use super::redis::{Hash, Heart, Link, Lua, Settings, Transaction, pool};
+use super::supervisor::supervise;
 use super::{Deadline, DenialCache, Fallback, Fault, Members, Memory, Strategy};
 use crate::domain::Clock;
 
@@ -198,7 +199,7 @@ pub fn build(plan: &Plan) -> Result<Stack, Fault> {
         clock: plan.clock.clone(),
         rng: fastrand::Rng::with_seed(plan.seed),
     };
-    let task = tokio::spawn(pulse.run());
+    let task = supervise("heartbeat", move || pulse.clone().run());
     Ok(Stack {
         strategy: match fallback {
             Some(fallback) => fallback,

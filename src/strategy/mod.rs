@@ -18,6 +18,7 @@ pub mod planted;
 mod pulse;
 pub mod redis;
 mod refusal;
+mod supervisor;
 
 use std::fmt;
 

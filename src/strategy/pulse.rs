@@ -20,7 +20,7 @@ const PROBE_EVERY: Duration = Duration::from_millis(100);
 const NO_PERMISSION: &str = "NOPERM";
 
 /// Beats until it is dropped.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Pulse {
     pub(super) heart: Arc<Heart>,
     pub(super) breaker: Arc<Breaker>,

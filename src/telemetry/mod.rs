@@ -4,6 +4,7 @@ mod format;
 
 use std::io::{IsTerminal, stderr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::SubscriberBuilder;
@@ -40,7 +41,23 @@ pub fn start(level: &str, style: Style, instance: Arc<str>) {
     };
     if started.is_err() {
         tracing::debug!("logging was started before");
+        return;
     }
+    std::panic::set_hook(Box::new(
+        |panic| tracing::error!(%panic, "a task panicked: please report this"),
+    ));
+}
+
+static RESTARTS: AtomicU64 = AtomicU64::new(0);
+
+/// Counts the restart of a background task; how many there were in this process.
+pub fn restarted() -> u64 {
+    RESTARTS.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+/// Restarts of background tasks in this process.
+pub fn restarts() -> u64 {
+    RESTARTS.load(Ordering::Relaxed)
 }
 
 /// Whether that style writes for people here.

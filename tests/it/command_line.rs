@@ -117,6 +117,9 @@ fn values_past_their_bounds_are_refused() {
         ("LIMITER_DENIAL_CACHE", "0ms"),
         ("LIMITER_DENIAL_CACHE", "61s"),
         ("HTTP_MAX_CONNECTIONS", "0"),
+        ("HTTP_MAX_CONNECTIONS_PER_PEER", "0"),
+        ("HTTP_MAX_REQUESTS", "1000001"),
+        ("SHUTDOWN_DELAY", "25h"),
         ("TRUSTED_PROXIES", &long),
     ] {
         let output = run(&[], &[(name, value)]);

@@ -207,6 +207,44 @@ async fn without_its_redis_requests_are_answered_by_the_policy() {
 }
 
 #[tokio::test]
+async fn ready_means_able_to_answer_by_the_policy() {
+    let mut redis = RedisServer::absent();
+    let address = redis.address();
+    for (policy, without) in [("deny", 503), ("allow", 200), ("local", 200)] {
+        let variables = [
+            ("REDIS_ADDR", &*address),
+            ("LIMITER_ON_STORE_ERROR", policy),
+        ];
+        let instance = Instance::start(&variables).await;
+        assert_eq!(instance.get("/readyz").await.status(), without, "{policy}");
+        assert_eq!(instance.get("/livez").await.status(), 200, "{policy}");
+        redis.restart();
+        while instance.get("/readyz").await.status() != 200 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        redis.stop();
+    }
+}
+
+#[tokio::test]
+async fn those_who_are_denied_together_are_not_called_back_together() {
+    let redis = RedisServer::absent();
+    let address = redis.address();
+    let variables = [
+        ("REDIS_ADDR", &*address),
+        ("LIMITER_ON_STORE_ERROR", "deny"),
+    ];
+    let instance = Instance::start(&variables).await;
+    let mut waits = Vec::new();
+    for _ in 0..6 {
+        let response = instance.get("/api").await;
+        assert_eq!(response.status(), 503);
+        waits.push(header(&response, "retry-after").to_owned());
+    }
+    assert_eq!(waits, ["1", "2", "3", "1", "2", "3"]);
+}
+
+#[tokio::test]
 async fn without_its_redis_an_instance_limits_by_itself() {
     let redis = RedisServer::absent();
     for strategy in [

@@ -71,6 +71,66 @@ async fn more_connections_than_allowed_wait_for_a_place() {
 }
 
 #[tokio::test]
+async fn a_peer_with_too_many_connections_is_refused_more() {
+    let own = [("HTTP_MAX_CONNECTIONS_PER_PEER", "1")];
+    let trusted = [own[0], ("TRUSTED_PROXIES", "loopback")];
+    for (variables, refused) in [(&own[..], true), (&trusted[..], false)] {
+        let instance = Instance::start(variables).await;
+        let mut first = TcpStream::connect(instance.address).await.unwrap();
+        first.write_all(REQUEST).await.unwrap();
+        answer(&mut first).await;
+        let mut second = TcpStream::connect(instance.address).await.unwrap();
+        // The server may have closed it already.
+        let _ = second.write_all(REQUEST).await;
+        let read = second.read_u8().await;
+        assert_eq!(read.is_err(), refused, "{variables:?}: {read:?}");
+    }
+}
+
+/// No route reads a body: the answer does not wait for one, and what comes late or in masses ends with the connection.
+#[tokio::test]
+async fn a_body_that_is_slow_or_huge_holds_nothing_up() {
+    let instance = Instance::start(&[]).await;
+    for (method, status) in [("GET", "200"), ("POST", "405")] {
+        let mut stream = TcpStream::connect(instance.address).await.unwrap();
+        let head =
+            format!("{method} /api HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        assert!(
+            answer(&mut stream)
+                .await
+                .starts_with(&format!("HTTP/1.1 {status}"))
+        );
+        // Never the whole body; ends when the server closes.
+        while stream.write_all(&[b'x'; 1024]).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_draining_server_is_live_but_not_ready() {
+    let variables = [("SHUTDOWN_DELAY", "1h")];
+    let mut process = Process::start(&variables);
+    let url = |path: &str| format!("http://{}{path}", process.address);
+    let client = reqwest::Client::new();
+    let status = async |path: &str| client.get(url(path)).send().await.unwrap().status();
+    assert_eq!(status("/readyz").await, 200);
+    process.signal("TERM");
+    while status("/readyz").await != 503 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for path in ["/livez", "/health", "/api"] {
+        assert_eq!(status(path).await, 200, "{path}: it goes on serving");
+    }
+    process.signal("TERM");
+    let (status, _) = tokio::task::spawn_blocking(move || process.wait())
+        .await
+        .unwrap();
+    assert!(status.success(), "a second signal ends the delay");
+}
+
+#[tokio::test]
 async fn a_request_that_takes_too_long_is_answered_503() {
     let redis = RedisServer::start();
     let proxy = Proxy::before(&redis.address()).await;

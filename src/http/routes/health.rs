@@ -13,7 +13,7 @@ use crate::http::go_duration;
 use crate::strategy::redis::LinkStatus;
 
 /// Longest wait for the store's answer: a probe must have its own within a second.
-const PATIENCE: Duration = Duration::from_millis(800);
+pub(super) const PATIENCE: Duration = Duration::from_millis(800);
 
 /// The body, healthy or not.
 #[derive(Debug, Serialize)]

@@ -2,8 +2,10 @@
 
 mod api;
 mod health;
+mod probes;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -17,6 +19,7 @@ use crate::strategy::redis::Link;
 
 pub use api::api;
 pub use health::health;
+pub use probes::{livez, readyz};
 
 /// What the routes know of the instance that serves them.
 #[derive(Debug, Clone)]
@@ -33,6 +36,10 @@ pub struct Instance {
     pub link: Option<Link>,
     /// Whether the store is given a rest; `None` when there is nothing outside this process.
     pub breaker: Option<Arc<Breaker>>,
+    /// Whether requests are refused while the store cannot decide.
+    pub needs_store: bool,
+    /// Whether the instance was told to stop.
+    pub draining: Arc<AtomicBool>,
 }
 
 impl Instance {

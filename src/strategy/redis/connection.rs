@@ -18,6 +18,7 @@ use super::fault::classify;
 use super::keeper::{Health, Keeper, Shared, Sky, Slot};
 use super::settings::Settings;
 use crate::domain::Key;
+use crate::strategy::supervisor::supervise;
 use crate::strategy::{Fault, Remedy};
 
 /// Whether the store can be reached.
@@ -90,7 +91,7 @@ impl Link {
                     rng,
                     sky: sky.clone(),
                 };
-                (seen, tokio::spawn(keeper.run()))
+                (seen, supervise("connection", move || keeper.clone().run()))
             })
             .unzip::<_, _, Vec<_>, Vec<_>>();
         let inner = Inner {

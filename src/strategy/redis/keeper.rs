@@ -70,6 +70,7 @@ impl Health {
 }
 
 /// Keeps one connection up.
+#[derive(Clone)]
 pub(super) struct Keeper {
     pub(super) client: Client,
     pub(super) config: AsyncConnectionConfig,
