@@ -191,6 +191,7 @@ pub fn build(plan: &Plan) -> Result<Stack, Fault> {
     ));
     let pulse = Pulse {
         heart: heart.clone(),
+        link: link.clone(),
         breaker: breaker.clone(),
         members: members.clone(),
         fallback: fallback.clone(),

@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use super::breaker::{Breaker, State};
-use super::redis::Heart;
+use super::redis::{Heart, Link, inspect};
 use super::{Fallback, Fault, Members, Scope};
 use crate::domain::Clock;
 
@@ -23,6 +23,7 @@ const NO_PERMISSION: &str = "NOPERM";
 #[derive(Debug, Clone)]
 pub(super) struct Pulse {
     pub(super) heart: Arc<Heart>,
+    pub(super) link: Link,
     pub(super) breaker: Arc<Breaker>,
     pub(super) members: Arc<Members>,
     pub(super) fallback: Option<Arc<Fallback>>,
@@ -35,7 +36,7 @@ pub(super) struct Pulse {
 
 impl Pulse {
     pub(super) async fn run(mut self) {
-        let mut told = false;
+        let (mut told, mut inspected) = (false, false);
         loop {
             let beat = match timeout(self.within, self.heart.beat()).await {
                 Ok(beat) => beat,
@@ -56,6 +57,9 @@ impl Pulse {
                     self.breaker.probed(Ok(()));
                 }
                 Err(fault) => self.breaker.probed(Err(fault)),
+            }
+            if beat.is_ok() && !std::mem::replace(&mut inspected, true) {
+                inspect(&self.link, EVERY, self.clock.now_us()).await;
             }
             self.rest(beat.is_err()).await;
         }

@@ -12,4 +12,5 @@ mod held_replies;
 mod http;
 mod instances;
 mod lua_twin;
+mod operations;
 mod serving;

@@ -4,6 +4,7 @@ mod connection;
 mod fault;
 mod hash;
 mod heartbeat;
+mod inspect;
 mod keeper;
 mod lua;
 mod record;
@@ -15,6 +16,7 @@ mod transaction;
 pub use connection::{Link, LinkStatus};
 pub use hash::Hash;
 pub use heartbeat::Heart;
+pub(super) use inspect::inspect;
 pub use lua::Lua;
 pub use settings::Settings;
 #[cfg(feature = "planted-faults")]

@@ -88,6 +88,8 @@ pub(crate) struct Process {
     pub(crate) address: SocketAddr,
     pub(crate) child: Child,
     lines: mpsc::Receiver<String>,
+    /// Log lines from before it said where it listens.
+    earlier: Vec<String>,
 }
 
 impl Process {
@@ -108,19 +110,22 @@ impl Process {
                 .map_while(Result::ok)
                 .try_for_each(|line| sender.send(line))
         });
+        let mut earlier = Vec::new();
         let address = loop {
             let line = lines
                 .recv()
                 .expect("the process says where it listens before it ends");
-            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
-            if line["message"] == "listening" {
-                break line["address"].as_str().unwrap().parse().unwrap();
+            let fields: serde_json::Value = serde_json::from_str(&line).unwrap();
+            if fields["message"] == "listening" {
+                break fields["address"].as_str().unwrap().parse().unwrap();
             }
+            earlier.push(line);
         };
         Self {
             address,
             child,
             lines,
+            earlier,
         }
     }
 
@@ -133,6 +138,13 @@ impl Process {
                 .unwrap()
                 .success()
         );
+    }
+
+    /// Reads log lines until one has that text.
+    pub(crate) fn until_logged(&self, text: &str) {
+        let has = |line: &String| line.contains(text);
+        let logged = self.earlier.iter().any(has) || self.lines.iter().any(|line| has(&line));
+        assert!(logged, "it ended and never logged {text:?}");
     }
 
     /// Waits for the end: its exit status, and the log lines that were not read yet.

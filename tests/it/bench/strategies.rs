@@ -21,7 +21,12 @@ pub(crate) fn kinds() -> impl Iterator<Item = Kind> {
 
 /// The stack of that strategy; `address` is Redis's, `host:port`.
 pub(crate) fn stack(kind: Kind, address: &str) -> Stack {
-    let plan = Plan {
+    build(&plan(kind, address)).unwrap()
+}
+
+/// What that stack is built from.
+pub(crate) fn plan(kind: Kind, address: &str) -> Plan {
+    Plan {
         kind,
         redis: Some(Settings::new(format!("redis://{address}")).unwrap()),
         pool_size: 10,
@@ -32,8 +37,7 @@ pub(crate) fn stack(kind: Kind, address: &str) -> Stack {
         seed: 42,
         denial_cache: None,
         care: None,
-    };
-    build(&plan).unwrap()
+    }
 }
 
 /// A bucket that gains nothing while a test runs: one token in a hundred hours.
