@@ -13,6 +13,8 @@ mod guarded;
 mod members;
 mod memory;
 mod merge;
+#[cfg(test)]
+mod outage;
 #[cfg(feature = "planted-faults")]
 pub mod planted;
 mod pulse;

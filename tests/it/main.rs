@@ -13,4 +13,5 @@ mod http;
 mod instances;
 mod lua_twin;
 mod operations;
+mod outage;
 mod serving;
