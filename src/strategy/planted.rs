@@ -102,8 +102,8 @@ pub const FAULTS: &[Planted] = &[
     script(
         "no-expiry",
         "records are written without an expiry",
-        "written = redis.pcall('PEXPIREAT', key, ceil_div(fresh_at, 1000) + EXPIRY_MARGIN)",
-        "written = nil",
+        "or written(redis.pcall('PEXPIREAT', key, ceil_div(fresh_at, 1000) + EXPIRY_MARGIN))",
+        "",
     ),
     script(
         "fraction-rounded-up",

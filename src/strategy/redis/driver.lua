@@ -8,7 +8,8 @@
 -- returns                   { now, then for each charge: retry_after (0 when allowed), remaining, reset_after,
 --                             next_after, notice }, all in microseconds and tokens; or the error of a bad record
 --
--- Every call is protected, so that a failure is this request's own; all reads precede all writes.
+-- Every call is protected, so that a failure is this request's own; all reads precede all writes. An error that was met
+-- after something was written starts with PARTLY, so that nobody takes it for "not executed".
 
 local EXPIRY_MARGIN = 1000                       -- milliseconds that a record outlives its use
 local operation = ARGV[1]
@@ -19,12 +20,22 @@ local function failed(reply)
   return type(reply) == 'table' and reply.err
 end
 
+local is_changed = false
+
+local function written(reply)
+  if not failed(reply) then
+    is_changed = true
+  elseif is_changed then
+    return { err = 'PARTLY done: ' .. reply.err }
+  else
+    return reply
+  end
+end
+
 -- Writes a record and its expiry; nil, or the error.
 local function keep(algorithm, key, fresh_at, ...)
-  local written = algorithm.write(key, fresh_at, ...)
-  if failed(written) then return written end
-  written = redis.pcall('PEXPIREAT', key, ceil_div(fresh_at, 1000) + EXPIRY_MARGIN)
-  if failed(written) then return written end
+  return written(algorithm.write(key, fresh_at, ...))
+    or written(redis.pcall('PEXPIREAT', key, ceil_div(fresh_at, 1000) + EXPIRY_MARGIN))
 end
 
 local steps, admitted = {}, true
