@@ -5,6 +5,9 @@ use redis::{ErrorKind, RedisError};
 
 use crate::strategy::Fault;
 
+/// How Redis 7.0 starts to tell that a script met a command, a key or a channel that its user may not use.
+const NOT_ALLOWED: &str = "The user executing the script can't";
+
 /// Classifies an error of a command that was sent on an open connection.
 pub(super) fn classify(error: &RedisError) -> Fault {
     if let Some((code, message)) = server_error(error) {
@@ -23,6 +26,11 @@ pub(super) fn classify(error: &RedisError) -> Fault {
 pub(super) fn classify_connecting(error: &RedisError) -> Fault {
     match server_error(error) {
         Some((code, message)) if code != "ERR" => Fault::Refused { code, message },
+        // The client keeps no code of a login by AUTH.
+        _ if error.kind() == ErrorKind::AuthenticationFailed => Fault::Refused {
+            code: "WRONGPASS".to_owned(),
+            message: error.to_string(),
+        },
         _ => Fault::Unreachable(error.to_string()),
     }
 }
@@ -44,7 +52,8 @@ pub(super) fn is_unknown_script(error: &RedisError) -> bool {
 /// The code and the text of the server's own error: of a pipeline, of the command that failed first for a reason of
 /// its own (EXECABORT only tells that an earlier one did).
 ///
-/// Redis 6.2 wraps an error inside a script in one of its own and leaves the code in the text, behind `: -`.
+/// Redis 6.2 wraps an error inside a script in one of its own and leaves the code in the text, behind `: -`. Redis 7.0
+/// gives a script that its user may not run a command the code ERR.
 fn server_error(error: &RedisError) -> Option<(String, String)> {
     let errors = error.clone().into_server_errors()?;
     let (_, telling) = errors
@@ -57,8 +66,10 @@ fn server_error(error: &RedisError) -> Option<(String, String)> {
         .map(|(_, inner)| inner)
         .and_then(|inner| inner.split_once(' '));
     let (code, message) = match wrapped {
-        Some((code, message)) if telling.code() == "ERR" => (code, message),
-        _ => (telling.code(), message),
+        _ if telling.code() != "ERR" => (telling.code(), message),
+        _ if message.starts_with(NOT_ALLOWED) => ("NOPERM", message),
+        Some((code, message)) => (code, message),
+        None => ("ERR", message),
     };
     Some((code.to_owned(), message.to_owned()))
 }
@@ -139,6 +150,27 @@ mod tests {
         let text =
             "-ERR Error running script (call to f_1): @user_script:5: -OOM command not allowed\r\n";
         assert_eq!(classify(&error(text)).kind(), "OOM");
+    }
+
+    #[test]
+    fn what_a_script_may_not_do_is_told_as_such() {
+        let text =
+            "-ERR The user executing the script can't run this command or subcommand script: f\r\n";
+        assert_eq!(classify(&error(text)).kind(), "NOPERM");
+    }
+
+    /// What failed after something was written is no refusal, whatever the reason.
+    #[test]
+    fn what_was_partly_done_is_ambiguous() {
+        for reason in ["NOPERM no", "ERR The user executing the script can't"] {
+            assert!(classify(&error(&format!("-PARTLY done: {reason}\r\n"))).is_ambiguous());
+        }
+    }
+
+    #[test]
+    fn a_login_that_fails_is_told_as_such() {
+        let error = RedisError::from((ErrorKind::AuthenticationFailed, "no"));
+        assert_eq!(classify_connecting(&error).kind(), "WRONGPASS");
     }
 
     #[test]
