@@ -3,6 +3,8 @@
 //! It is kept as the documented racy baseline: for development, and as the control that shows that the tests of the
 //! exact strategies can fail. Each write itself is one atomic step with its expiry.
 
+use redis::{RedisResult, Value};
+
 use super::connection::{Borrowed, Link};
 use super::fault::classify;
 use super::record::{self, Notices, Place};
@@ -78,15 +80,15 @@ async fn write(
     if writes.is_empty() {
         return Ok(());
     }
+    // Not an atomic pipeline of the client: that cannot tell with which code the server refused EXEC.
     let mut writing = redis::pipe();
-    writing.atomic();
+    writing.cmd("MULTI").ignore();
     writes
         .iter()
         .for_each(|(i, kept)| record::write(&mut writing, places[*i], kept));
-    connection
-        .pipeline(&writing)
-        .await
-        .map_err(|error| classify(&error))
+    writing.cmd("EXEC");
+    let written: RedisResult<Vec<Value>> = connection.pipeline(&writing).await;
+    written.map(|_| ()).map_err(|error| classify(&error))
 }
 
 impl Strategy for Hash {
