@@ -107,66 +107,6 @@ async fn a_restart_adds_at_most_one_capacity_and_decisions_come_back() {
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_is_a_fault_of_the_store_and_charges_nothing() {
-    for kind in EXACT.into_iter().chain([Kind::Hash]) {
-        let redis = RedisServer::start();
-        let stack = stack(kind, &redis.address());
-        assert!(until_decided(&stack, &one("a")).await.admitted);
-        for (set, unset, code) in [
-            (
-                &["CONFIG", "SET", "maxmemory", "1"][..],
-                &["CONFIG", "SET", "maxmemory", "0"][..],
-                "OOM",
-            ),
-            (
-                &["REPLICAOF", "127.0.0.1", "1"],
-                &["REPLICAOF", "NO", "ONE"],
-                "READONLY",
-            ),
-            (
-                &["CONFIG", "SET", "min-replicas-to-write", "1"],
-                &["CONFIG", "SET", "min-replicas-to-write", "0"],
-                "NOREPLICAS",
-            ),
-        ] {
-            redis.run::<()>(set);
-            let fault = stack.strategy.decide(&one("a")).await.unwrap_err();
-            assert_eq!(
-                (fault.kind(), fault.scope(), fault.is_ambiguous()),
-                (code, Scope::Store, false),
-                "{}",
-                kind.name()
-            );
-            redis.run::<()>(unset);
-        }
-        let verdict = until_decided(&stack, &one("a")).await;
-        assert_eq!(
-            verdict.decisions[0].remaining,
-            CAPACITY - 2,
-            "{}: refused commands charged nothing",
-            kind.name()
-        );
-    }
-}
-
-#[tokio::test]
-async fn a_wrong_password_is_told_as_unreachable() {
-    let redis = RedisServer::start_with(&["--requirepass", "secret"]);
-    for kind in EXACT {
-        let fault = stack(kind, &redis.address())
-            .strategy
-            .decide(&one("a"))
-            .await
-            .unwrap_err();
-        assert!(!fault.is_ambiguous(), "{}: {fault}", kind.name());
-        assert!(
-            fault.to_string().contains("NOAUTH") || fault.to_string().contains("uthent"),
-            "{fault}"
-        );
-    }
-}
-
-#[tokio::test]
 async fn waiting_is_bounded_and_ambiguous() {
     let redis = RedisServer::start();
     let proxy = Proxy::before(&redis.address()).await;

@@ -7,6 +7,7 @@ mod bench;
 mod clocks;
 mod command_line;
 mod conformance;
+mod fault_table;
 mod faults;
 mod held_replies;
 mod http;

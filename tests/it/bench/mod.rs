@@ -4,6 +4,7 @@
 pub(crate) mod fake_clock;
 pub(crate) mod instance;
 pub(crate) mod proxy;
+pub(crate) mod puppet;
 pub(crate) mod redis_server;
 pub(crate) mod strategies;
 
@@ -11,8 +12,9 @@ pub(crate) mod strategies;
 pub(crate) use fake_clock::FakeClock;
 pub(crate) use instance::{Instance, Process};
 pub(crate) use proxy::Proxy;
+pub(crate) use puppet::Puppet;
 pub(crate) use redis_server::RedisServer;
-pub(crate) use strategies::{charge, kinds, quota, stack};
+pub(crate) use strategies::{bare, charge, kinds, quota, stack};
 
 use std::net::TcpListener;
 

@@ -1,17 +1,30 @@
-//! A TCP proxy in front of Redis that can hold replies back.
+//! A TCP proxy in front of Redis that can hold replies back, or lose them with their connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+/// What happens to replies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    Open,
+    Holding,
+    /// The connections on which one is held are closed.
+    Closing,
+    /// The same, by a reset.
+    Resetting,
+}
+
 /// Passes everything on, until it is told to hold replies.
 pub(crate) struct Proxy {
     address: String,
-    holding: watch::Sender<bool>,
+    holding: watch::Sender<Gate>,
     held: Arc<AtomicUsize>,
     changed: watch::Sender<()>,
     asked: watch::Sender<Vec<u8>>,
@@ -21,7 +34,10 @@ impl Proxy {
     pub(crate) async fn before(upstream: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let (holding, held) = (watch::Sender::new(false), Arc::new(AtomicUsize::new(0)));
+        let (holding, held) = (
+            watch::Sender::new(Gate::Open),
+            Arc::new(AtomicUsize::new(0)),
+        );
         let (changed, asked) = (watch::Sender::new(()), watch::Sender::new(Vec::new()));
         let record = asked.clone();
         let (upstream, gate, count, tell) = (
@@ -67,11 +83,20 @@ impl Proxy {
 
     pub(crate) fn hold_replies(&self) {
         self.asked.send_modify(Vec::clear);
-        self.holding.send_replace(true);
+        self.holding.send_replace(Gate::Holding);
     }
 
     pub(crate) fn release_replies(&self) {
-        self.holding.send_replace(false);
+        self.holding.send_replace(Gate::Open);
+    }
+
+    /// Closes the connections on which a reply is held, in good order or by a reset.
+    pub(crate) fn cut(&self, in_good_order: bool) {
+        self.holding.send_replace(if in_good_order {
+            Gate::Closing
+        } else {
+            Gate::Resetting
+        });
     }
 
     /// Waits until that command was passed on, whose reply is then held.
@@ -97,15 +122,19 @@ impl Proxy {
 async fn pass(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    holding: watch::Receiver<bool>,
+    mut holding: watch::Receiver<Gate>,
     asked: watch::Sender<Vec<u8>>,
 ) {
     let mut buffer = vec![0; 64 * 1024];
-    while let Ok(read) = from.read(&mut buffer).await {
+    loop {
+        let read = tokio::select! {
+            read = from.read(&mut buffer) => read.unwrap_or(0),
+            _ = holding.wait_for(is_cut) => break,
+        };
         if read == 0 || to.write_all(&buffer[..read]).await.is_err() {
             break;
         }
-        if *holding.borrow() {
+        if *holding.borrow() == Gate::Holding {
             asked.send_modify(|asked| asked.extend_from_slice(&buffer[..read]));
         }
     }
@@ -115,21 +144,38 @@ async fn pass(
 async fn pass_replies(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    mut holding: watch::Receiver<bool>,
+    mut holding: watch::Receiver<Gate>,
     held: Arc<AtomicUsize>,
     changed: watch::Sender<()>,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(read) = from.read(&mut buffer).await {
-        if *holding.borrow() {
+        if *holding.borrow() == Gate::Holding {
             held.fetch_add(1, Ordering::SeqCst);
             changed.send_replace(());
-            if holding.wait_for(|holding| !holding).await.is_err() {
-                return;
+            match holding
+                .wait_for(|gate| *gate != Gate::Holding)
+                .await
+                .as_deref()
+            {
+                Ok(Gate::Resetting) => return reset(to),
+                Ok(Gate::Open) => {}
+                _ => return,
             }
         }
         if read == 0 || to.write_all(&buffer[..read]).await.is_err() {
             return;
         }
     }
+}
+
+fn is_cut(gate: &Gate) -> bool {
+    matches!(gate, Gate::Closing | Gate::Resetting)
+}
+
+/// Closes it without a farewell, as soon as its other half is gone.
+fn reset(half: OwnedWriteHalf) {
+    let at_once = Some(Duration::ZERO);
+    SockRef::from(half.as_ref()).set_linger(at_once).unwrap();
+    half.forget();
 }

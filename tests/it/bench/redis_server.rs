@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use redis::{Client, Connection, FromRedisValue};
+use redis::{Client, Connection, FromRedisValue, RedisResult};
 
 use super::free_port;
 
@@ -89,13 +89,15 @@ impl RedisServer {
 
     /// Runs one command, given as words.
     pub(crate) fn run<T: FromRedisValue>(&self, words: &[&str]) -> T {
-        let mut command = redis::cmd(words[0]);
-        for word in &words[1..] {
-            command.arg(*word);
-        }
-        command
-            .query(&mut self.connection())
+        self.ask(words)
             .unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// Runs one command that may be refused.
+    pub(crate) fn ask<T: FromRedisValue>(&self, words: &[&str]) -> RedisResult<T> {
+        redis::cmd(words[0])
+            .arg(&words[1..])
+            .query(&mut self.connection())
     }
 
     /// When that key expires, in milliseconds since 1970, to one either way.

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tollgate::algorithm::Algorithm;
 use tollgate::server::MonotonicClock;
+use tollgate::strategy::Strategy;
 use tollgate::strategy::factory::{Kind, Plan, Stack, build};
-use tollgate::strategy::redis::Settings;
+use tollgate::strategy::redis::{Hash, Link, Lua, Settings, Transaction, pool};
 use tollgate::{Charge, Identity, Key, Limit, Quota, RuleName};
 
 /// Store timeout of the tests: these machines stall.
@@ -37,6 +38,20 @@ pub(crate) fn plan(kind: Kind, address: &str) -> Plan {
         seed: 42,
         denial_cache: None,
         care: None,
+    }
+}
+
+/// The strategy of that kind with nothing around it: no deadline, so no second try. At most `pool_size` transactions.
+pub(crate) fn bare(kind: Kind, settings: &Settings, pool_size: usize) -> Arc<dyn Strategy> {
+    let link = Link::open(settings, 1, PATIENCE, 42).unwrap();
+    match kind {
+        Kind::Lua => Arc::new(Lua::new(link)),
+        Kind::Hash => Arc::new(Hash::new(link)),
+        Kind::Transaction => {
+            let pool = pool(settings, pool_size, PATIENCE).unwrap();
+            Arc::new(Transaction::new(pool, link, PATIENCE, 42))
+        }
+        Kind::Memory => panic!("it has no store"),
     }
 }
 
