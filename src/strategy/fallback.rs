@@ -9,8 +9,8 @@
 //! What was spent without the store is charged to it when it is back: once per key, never more than there is, and never
 //! for an answer that followed a command that may have been executed.
 //!
-//! Over an outage of all instances a key is admitted at most what the law says and one capacity (or N requests, where
-//! that is more); one capacity more if the store comes back empty.
+//! Over an outage of all instances a key is admitted at most what the law says and one capacity (or N requests, where that is
+//! more; with `fixedwindow` then N on either side of where two windows meet); one capacity more if the store comes back empty.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
