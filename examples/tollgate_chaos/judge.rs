@@ -1,0 +1,238 @@
+//! What was promised, held against what was seen.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::bench::{CAPACITY, Observed, RATE};
+use crate::experiments::{Allowance, Experiment};
+use crate::fleet::{INSTANCES, Line};
+use crate::generator::{Client, Outcome, REGULARS, Record};
+use crate::http::Failure;
+use crate::measures::{Measures, measure};
+use crate::redis_server::CANARY;
+
+/// `REDIS_TIMEOUT` of the instances.
+pub(crate) const TIMEOUT: Duration = Duration::from_millis(50);
+/// What an answer may take besides the wait for the store, as long as the machine is not slower than that.
+const MARGIN: Duration = Duration::from_millis(10);
+/// What the slowest answer may take more.
+const SLOWEST: Duration = Duration::from_millis(50);
+/// Share of answers that must be in time, in thousandths.
+const IN_TIME: u64 = 999;
+
+/// The quiet run that times are compared with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Baseline {
+    pub(crate) p99: Duration,
+    pub(crate) p999: Duration,
+}
+
+impl Baseline {
+    /// Longest that an answer should take while the store fails.
+    fn longest(&self) -> Duration {
+        (TIMEOUT + MARGIN).max(self.p999 + TIMEOUT)
+    }
+}
+
+/// What an experiment came to.
+pub(crate) struct Judgement {
+    pub(crate) experiment: Experiment,
+    pub(crate) measures: Measures,
+    pub(crate) notes: Vec<String>,
+    /// What the instances logged, with their number.
+    pub(crate) log: Vec<String>,
+    /// Promises that were broken, each with its numbers.
+    pub(crate) broken: Vec<String>,
+}
+
+/// Judges an experiment; its times only against a `baseline`.
+pub(crate) fn judge(
+    experiment: Experiment,
+    observed: &Observed,
+    baseline: Option<Baseline>,
+) -> Judgement {
+    let measures = measure(observed, baseline.map(|baseline| baseline.longest()));
+    let mut broken = observed.aftermath.broken.clone();
+    broken.extend(answers(observed));
+    broken.extend(law(experiment.allowance, &measures));
+    broken.extend(charges(observed, &measures));
+    broken.extend(logs(&observed.lines));
+    if observed.back.is_none() {
+        broken.push("an instance never decided by the store again".to_owned());
+    }
+    if observed.running < INSTANCES {
+        broken.push(format!("only {} instances are left", observed.running));
+    }
+    if let Some(baseline) = baseline {
+        broken.extend(times(&experiment, &measures, baseline));
+    }
+    Judgement {
+        experiment,
+        measures,
+        notes: observed.aftermath.notes.clone(),
+        log: observed
+            .lines
+            .iter()
+            .map(|line| format!("{}: {}", line.instance, line.text))
+            .collect(),
+        broken,
+    }
+}
+
+/// Whether a request need not have been answered: it was open on an instance that was killed.
+pub(crate) fn is_excused(record: &Record, killed: Option<(usize, Instant)>) -> bool {
+    killed.is_some_and(|(instance, at)| record.instance == instance && record.sent <= at)
+}
+
+/// Every request has exactly one well-formed answer, 200 or 429.
+fn answers(observed: &Observed) -> Vec<String> {
+    let (mut wrong, mut first) = (0, None);
+    for record in &observed.records {
+        let what = match &record.outcome {
+            Outcome::Answered(answer) if matches!(answer.status, 200 | 429) => continue,
+            Outcome::Aborted => continue,
+            Outcome::Answered(answer) => format!("status {}", answer.status),
+            Outcome::Failed(Failure::Lost(_)) if is_excused(record, observed.aftermath.killed) => {
+                continue;
+            }
+            Outcome::Failed(Failure::Lost(what) | Failure::Malformed(what)) => what.clone(),
+            Outcome::Unanswered => "no answer".to_owned(),
+        };
+        wrong += 1;
+        first.get_or_insert(what);
+    }
+    let mut broken = Vec::new();
+    if let Some(what) = first {
+        broken.push(format!(
+            "{wrong} requests without a proper answer, the first: {what}"
+        ));
+    }
+    if observed.surplus > 0 {
+        broken.push(format!(
+            "{} answers that nobody asked for",
+            observed.surplus
+        ));
+    }
+    broken
+}
+
+fn law(allowance: Allowance, measures: &Measures) -> Option<String> {
+    let outage = if measures.local > 0 { CAPACITY } else { 0 };
+    let allowed = match allowance {
+        Allowance::Outage => outage,
+        Allowance::Emptied => outage + CAPACITY,
+        Allowance::CutOff(instances) => {
+            let refilled = measures.lasted.as_millis() * u128::from(RATE) / 1_000;
+            let all = CAPACITY + u64::try_from(refilled).unwrap_or(u64::MAX);
+            (all * instances).div_ceil(INSTANCES as u64)
+        }
+    };
+    let above = measures.above_the_law;
+    (above > allowed)
+        .then(|| format!("a key was admitted {above} above the law, {allowed} allowed"))
+}
+
+/// Tokens above the law that one client was admitted, at the worst pair of instants. What is surely between them counts.
+pub(crate) fn above_the_law(records: &[Record], client: Client) -> u64 {
+    let mut admitted: Vec<(Instant, Instant)> = records
+        .iter()
+        .filter(|record| record.client == client)
+        .filter(
+            |record| matches!(&record.outcome, Outcome::Answered(answer) if answer.status == 200),
+        )
+        .map(|record| (record.sent, record.ended))
+        .collect();
+    admitted.sort_unstable();
+    let mut worst = 0;
+    for (i, (from, _)) in admitted.iter().enumerate() {
+        let mut ends: Vec<Instant> = admitted[i..].iter().map(|(_, end)| *end).collect();
+        ends.sort_unstable();
+        for (count, to) in (1_u64..).zip(&ends) {
+            let refilled = (*to - *from).as_micros() * u128::from(RATE) / 1_000_000;
+            let most = u64::try_from(refilled)
+                .unwrap_or(u64::MAX)
+                .saturating_add(CAPACITY);
+            worst = worst.max(count.saturating_sub(most));
+        }
+    }
+    worst
+}
+
+/// The most that any regular client was admitted above the law.
+pub(crate) fn worst_above_the_law(records: &[Record]) -> u64 {
+    let worst = (0..REGULARS).map(|number| above_the_law(records, Client::Regular(number)));
+    worst.max().unwrap_or(0)
+}
+
+/// No request is charged more than once.
+fn charges(observed: &Observed, measures: &Measures) -> Vec<String> {
+    let mut broken = Vec::new();
+    if measures.most_for_one > 1 {
+        let most = measures.most_for_one;
+        broken.push(format!("a request was charged {most} times"));
+    }
+    let charges = observed.counts.charges - observed.counts.refused.min(observed.counts.charges);
+    if charges > measures.requests && measures.requests > 0 {
+        broken.push(format!(
+            "{charges} charges for {} requests",
+            measures.requests
+        ));
+    }
+    // Where Redis is reached without the proxy, only its own count is there; it includes what was written back.
+    if observed.counts.commands == 0 && observed.executed > measures.requests {
+        let executed = observed.executed;
+        broken.push(format!(
+            "{executed} scripts for {} requests",
+            measures.requests
+        ));
+    }
+    broken
+}
+
+/// No secret and no client's address is logged.
+fn logs(lines: &[Line]) -> Vec<String> {
+    let tells = |line: &&Line| line.text.contains(CANARY) || has_a_clients_address(&line.text);
+    let told = lines.iter().filter(tells);
+    told.map(|line| format!("a log line tells too much: {}", line.text))
+        .take(3)
+        .collect()
+}
+
+fn has_a_clients_address(text: &str) -> bool {
+    let words = text.split(|c: char| !c.is_ascii_digit() && c != '.');
+    words
+        .filter_map(|word| word.trim_matches('.').parse::<Ipv4Addr>().ok())
+        .any(|address| address.is_private())
+}
+
+fn times(experiment: &Experiment, measures: &Measures, baseline: Baseline) -> Vec<String> {
+    let (mut broken, longest) = (Vec::new(), baseline.longest());
+    if measures.in_time * 1_000 < IN_TIME * measures.answered {
+        let late = measures.answered - measures.in_time;
+        broken.push(format!(
+            "{late} of {} answers took longer than {longest:?}",
+            measures.answered
+        ));
+    }
+    if measures.slowest > longest + SLOWEST {
+        broken.push(format!("the slowest answer took {:?}", measures.slowest));
+    }
+    if let Some(p99) = measures.p99_open.filter(|p99| *p99 > baseline.p99 * 2) {
+        broken.push(format!(
+            "with an open breaker p99 was {p99:?}, more than twice {:?}",
+            baseline.p99
+        ));
+    }
+    if let Some(after) = measures
+        .back_after
+        .filter(|after| *after > experiment.back_within)
+    {
+        broken.push(format!(
+            "back after {after:?}, later than {:?}",
+            experiment.back_within
+        ));
+    }
+    broken
+}

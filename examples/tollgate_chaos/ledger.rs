@@ -1,0 +1,176 @@
+//! What passed the proxy: how often each key was charged, and by how many commands.
+//!
+//! A charge counts from when it is passed on until its reply says that it had no effect. One whose reply nobody saw
+//! still counts: it may have been executed.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::resp::{frame, is_push, is_refusal, words};
+
+/// What passed, over all connections.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger(Mutex<Counts>);
+
+/// What passed.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Counts {
+    /// Commands of any kind.
+    pub(crate) commands: u64,
+    /// Charges of requests that were passed on, whatever came of them.
+    pub(crate) charges: u64,
+    /// Of these, those that were refused: without effect.
+    pub(crate) refused: u64,
+    /// Charges for what was admitted without the store.
+    pub(crate) write_backs: u64,
+    /// How often each key was charged, or may have been.
+    pub(crate) by_key: HashMap<String, u64>,
+}
+
+impl Ledger {
+    pub(crate) fn counts(&self) -> Counts {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A command that waits for its reply.
+enum Asked {
+    Charge(String),
+    Other,
+}
+
+/// What passed on one connection, in order.
+pub(crate) struct Conversation {
+    ledger: Arc<Ledger>,
+    requests: Vec<u8>,
+    replies: Vec<u8>,
+    asked: VecDeque<Asked>,
+    /// Inside MULTI: the record that is written.
+    transaction: Option<Option<String>>,
+}
+
+impl Conversation {
+    pub(crate) fn new(ledger: Arc<Ledger>) -> Self {
+        Self {
+            ledger,
+            requests: Vec::new(),
+            replies: Vec::new(),
+            asked: VecDeque::new(),
+            transaction: None,
+        }
+    }
+
+    /// These bytes were passed on to the server.
+    pub(crate) fn asks(&mut self, bytes: &[u8]) {
+        self.requests.extend_from_slice(bytes);
+        while let Some(length) = frame(&self.requests) {
+            let command: Vec<u8> = self.requests.drain(..length).collect();
+            let asked = self.asked(&words(&command));
+            self.asked.push_back(asked);
+        }
+    }
+
+    /// These bytes came back.
+    pub(crate) fn hears(&mut self, bytes: &[u8]) {
+        self.replies.extend_from_slice(bytes);
+        while let Some(length) = frame(&self.replies) {
+            let reply: Vec<u8> = self.replies.drain(..length).collect();
+            if is_push(&reply) {
+                continue;
+            }
+            if let Some(Asked::Charge(key)) = self.asked.pop_front()
+                && is_refusal(&reply)
+            {
+                let mut counts = self.ledger.lock();
+                counts.refused += 1;
+                if let Some(times) = counts.by_key.get_mut(&key) {
+                    *times = times.saturating_sub(1);
+                }
+            }
+        }
+    }
+
+    fn asked(&mut self, words: &[&[u8]]) -> Asked {
+        let text = |i: usize| String::from_utf8_lossy(words.get(i).copied().unwrap_or_default());
+        self.ledger.lock().commands += 1;
+        match text(0).to_ascii_uppercase().as_str() {
+            "EVALSHA" | "EVAL" => {
+                let keys: usize = text(2).parse().unwrap_or(0);
+                match text(3 + keys).as_ref() {
+                    operation @ ("charge" | "debit") => {
+                        self.charged(text(3).into_owned(), operation == "debit")
+                    }
+                    _ => Asked::Other,
+                }
+            }
+            "MULTI" => {
+                self.transaction = Some(None);
+                Asked::Other
+            }
+            "HSET" if self.transaction.is_some() => {
+                self.transaction = Some(Some(text(1).into_owned()));
+                Asked::Other
+            }
+            "EXEC" => match self.transaction.take().flatten() {
+                Some(key) => self.charged(key, false),
+                None => Asked::Other,
+            },
+            _ => Asked::Other,
+        }
+    }
+
+    fn charged(&self, key: String, is_write_back: bool) -> Asked {
+        let mut counts = self.ledger.lock();
+        if is_write_back {
+            counts.write_backs += 1;
+        } else {
+            counts.charges += 1;
+        }
+        *counts.by_key.entry(key.clone()).or_default() += 1;
+        Asked::Charge(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(words: &[&str]) -> Vec<u8> {
+        let words = words
+            .iter()
+            .map(|word| format!("${}\r\n{word}\r\n", word.len()));
+        let words: Vec<String> = words.collect();
+        format!("*{}\r\n{}", words.len(), words.concat()).into_bytes()
+    }
+
+    #[test]
+    fn a_script_that_was_unknown_and_sent_again_is_one_charge() {
+        let ledger = Arc::new(Ledger::default());
+        let mut talk = Conversation::new(ledger.clone());
+        talk.asks(&command(&["EVALSHA", "abc", "1", "k", "charge"]));
+        talk.hears(b"-NOSCRIPT no\r\n");
+        talk.asks(&command(&["EVAL", "text", "1", "k", "charge"]));
+        talk.hears(b"*1\r\n:1\r\n");
+        assert_eq!(ledger.counts().by_key["k"], 1);
+        talk.asks(&command(&["EVALSHA", "abc", "1", "k", "debit"]));
+        assert_eq!(ledger.counts().by_key["k"], 2, "it may be executed");
+    }
+
+    #[test]
+    fn a_transaction_that_was_overtaken_is_no_charge() {
+        let ledger = Arc::new(Ledger::default());
+        let mut talk = Conversation::new(ledger.clone());
+        for exec in [&b"*-1\r\n"[..], b"*1\r\n:1\r\n"] {
+            for words in [&["MULTI"][..], &["HSET", "k", "f", "1"], &["EXEC"]] {
+                talk.asks(&command(words));
+            }
+            talk.hears(b"+OK\r\n+QUEUED\r\n");
+            talk.hears(exec);
+        }
+        assert_eq!(ledger.counts().by_key["k"], 1);
+    }
+}
