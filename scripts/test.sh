@@ -67,4 +67,6 @@ cargo test --locked --doc
 say "histories of every algorithm on every strategy, and planted faults"
 cargo run --locked --quiet --example tollgate_check
 cargo run --locked --quiet --features planted-faults --example tollgate_check -- --faults --ops 5000
+say "a Redis that is killed, frozen and cut off, under load"
+./scripts/chaos.sh --short
 say "all passed"
