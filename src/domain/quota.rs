@@ -130,10 +130,9 @@ impl Quota {
         })
     }
 
-    /// The same rate with a capacity so many times as large. `None` when that cannot be counted exactly, and for zero.
+    /// The same rate with another capacity. `None` when that cannot be counted exactly, and for zero.
     #[must_use]
-    pub fn times(&self, factor: u64) -> Option<Self> {
-        let capacity = self.capacity.checked_mul(factor)?;
+    pub fn holding(&self, capacity: u64) -> Option<Self> {
         let full = u128::from(capacity) * u128::from(self.unit);
         let counts = (1..=Self::LARGEST).contains(&capacity)
             && full + u128::from(self.gain) < EXACT
@@ -232,15 +231,20 @@ mod tests {
     }
 
     #[test]
-    fn a_larger_bucket_is_refused_where_a_new_one_would_be() {
+    fn another_capacity_is_refused_where_a_new_quota_would_be() {
         let quota = Quota::new(10, 1, YEAR).unwrap();
-        assert_eq!(quota.times(5), Quota::new(50, 1, YEAR).ok());
+        assert_eq!(quota.holding(50), Quota::new(50, 1, YEAR).ok());
+        assert_eq!(quota.holding(7), Quota::new(7, 1, YEAR).ok());
         assert_eq!(
-            (quota.times(6), quota.times(0), quota.times(u64::MAX)),
+            (quota.holding(51), quota.holding(0), quota.holding(u64::MAX)),
             (None, None, None)
         );
-        let quota = Quota::new((1 << 33) - 1, 7, Duration::from_micros(1 << 20)).unwrap();
-        assert_eq!((quota.times(1), quota.times(2)), (Some(quota), None));
+        let last = (1 << 33) - 1;
+        let quota = Quota::new(last, 7, Duration::from_micros(1 << 20)).unwrap();
+        assert_eq!(
+            (quota.holding(last), quota.holding(last + 1)),
+            (Some(quota), None)
+        );
     }
 
     #[test]

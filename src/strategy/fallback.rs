@@ -4,7 +4,8 @@
 //! tokens. So it admits a share of the capacity and of the rate, in the store's own arithmetic. The table is kept warm
 //! with what the store says is left of each key, so that a client that had 3 tokens left has no more when the store
 //! fails. Where the capacity is below N times the cost, the bucket is made just large enough for one request; the rate
-//! stays.
+//! stays. So requests of one key may meet buckets of several sizes, and a record is kept for as long as the largest takes
+//! to fill: under a larger quota a forgotten record would be more than it was when it was forgotten.
 //!
 //! What was spent without the store is charged to it when it is back: once per key, never more than there is, and never
 //! for an answer that followed a command that may have been executed.
@@ -114,6 +115,13 @@ impl Fallback {
         }
     }
 
+    /// Keeps a local record until the largest bucket that this quota can be given here would be full.
+    fn hold(&self, key: &Key, limit: Limit, instances: u64) {
+        let longest_us = limit.quota.fill_time_us().saturating_mul(instances);
+        let until_us = self.local.now_us().saturating_add(longest_us);
+        self.local.hold(key, until_us);
+    }
+
     fn decide_alone(
         &self,
         charges: &[Charge],
@@ -129,6 +137,9 @@ impl Fallback {
         for ((charge, share), decision) in charges.iter().zip(&shares).zip(&mut verdict.decisions) {
             *decision = self.told(charge, share, instances, *decision);
             let charged = verdict.admitted && decision.is_allowed() && intent == Intent::Charge;
+            if charged && instances > 1 {
+                self.hold(charge.key(), charge.limit(), instances);
+            }
             if charged && !may_be_charged {
                 self.lock().add(charge);
                 self.owes.store(true, Ordering::Relaxed);
@@ -253,11 +264,16 @@ impl Strategy for Fallback {
         let (local, store): (Vec<_>, Vec<_>) = receipts
             .into_iter()
             .partition(|receipt| receipt.source == Source::Local);
-        let instances = cost_of(self.members.count());
+        let instances = self.members.count();
         for mut receipt in local {
             self.lock().subtract(&receipt);
-            receipt.tokens = receipt.tokens.saturating_mul(instances);
+            let of = receipt.limit;
+            if let Ok(charge) = Charge::new(receipt.key.clone(), of, receipt.tokens) {
+                let share = share(&charge, instances);
+                (receipt.limit, receipt.tokens) = (share.limit(), share.cost());
+            }
             self.local.credit(&receipt);
+            self.hold(&receipt.key, of, instances);
         }
         if store.is_empty() {
             return Deciding::ready(Ok(()));
@@ -279,7 +295,7 @@ fn share(charge: &Charge, instances: u64) -> Charge {
     let whole = charge.cost().saturating_mul(cost_of(instances));
     // Where not even that can be counted, filling takes decades: then one request a bucket is close enough.
     let quota = quota
-        .times(whole.get().div_ceil(quota.capacity()))
+        .holding(whole.get().max(quota.capacity()))
         .unwrap_or(quota);
     let cost = whole.min(cost_of(quota.capacity()));
     let limit = Limit { algorithm, quota };

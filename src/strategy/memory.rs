@@ -65,6 +65,11 @@ impl Memory {
         self.len() == 0
     }
 
+    /// The time by which records are kept.
+    pub(super) fn now_us(&self) -> u64 {
+        self.clock.now_us()
+    }
+
     /// Remembers that so many tokens of this key are left now, whatever was remembered of it.
     ///
     /// A new key in a full table is not remembered.
@@ -88,6 +93,13 @@ impl Memory {
     /// Makes the next request of this key find a full bucket.
     pub(super) fn forget(&self, key: &Key) {
         lock(&self.shards[self.shard_of(key)]).forget(key);
+    }
+
+    /// Keeps the record of this key until then at least: for who may ask for it under a larger quota later.
+    pub(super) fn hold(&self, key: &Key, until_us: u64) {
+        if let Some(record) = lock(&self.shards[self.shard_of(key)]).records.get_mut(key) {
+            record.fresh_at_us = record.fresh_at_us.max(until_us);
+        }
     }
 
     /// Gives back what one receipt says.
