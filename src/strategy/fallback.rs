@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use super::{Deciding, Fault, Members, Memory, Strategy};
+use super::{Deciding, Fault, Members, Memory, Remedy, Scope, Strategy};
 use crate::algorithm::Intent;
 use crate::domain::{Charge, Cost, Decision, Key, Limit, Receipt, Source, Verdict};
 
@@ -71,10 +71,15 @@ impl Debts {
     }
 
     fn subtract(&mut self, receipt: &Receipt) {
-        if let Some((limit, tokens)) = self.by_key.get_mut(&receipt.key)
-            && *limit == receipt.limit
-        {
+        let Entry::Occupied(mut debt) = self.by_key.entry(receipt.key.clone()) else {
+            return;
+        };
+        let (limit, tokens) = debt.get_mut();
+        if *limit == receipt.limit {
             *tokens = tokens.saturating_sub(receipt.tokens.get());
+            if *tokens == 0 {
+                debt.remove();
+            }
         }
     }
 }
@@ -105,14 +110,19 @@ impl Fallback {
             Ok(verdict) if verdict.is_from(Source::Cache) => Ok(verdict),
             Ok(verdict) => {
                 for (charge, decision) in charges.iter().zip(&verdict.decisions) {
-                    self.local
-                        .learn(charge.key(), charge.limit(), decision.remaining);
+                    self.learn(charge, decision.remaining);
                 }
                 Ok(verdict)
             }
             Err(fault) if fault.is_of_the_request() => Err(fault),
             Err(fault) => self.decide_alone(charges, intent, fault.is_ambiguous()),
         }
+    }
+
+    /// Remembers what the store has left of a key, less what it is owed.
+    fn learn(&self, charge: &Charge, remaining: u64) {
+        let (key, limit) = (charge.key(), charge.limit());
+        self.local.learn(key, limit, remaining);
     }
 
     /// Keeps a local record until the largest bucket that this quota can be given here would be full.
@@ -183,18 +193,18 @@ impl Fallback {
     }
 
     /// Charges the store with what was spent without it, as long as it answers. Each key's debt is sent at most once,
-    /// unless it surely was not executed.
+    /// unless it surely was not executed; what the store will not have for this key, whoever asks, is lost.
     pub async fn write_back(&self) {
         if !self.owes.swap(false, Ordering::Relaxed) {
             return;
         }
         let (mut keys, mut tokens) = (0_u64, 0_u64);
+        let (mut kept, mut trouble) = (Vec::new(), false);
         while let Some(batch) = self.take_batch() {
             let mut sending = JoinSet::new();
             for debt in batch {
                 sending.spawn(settle(self.direct.clone(), debt));
             }
-            let mut trouble = false;
             while let Some(settled) = sending.join_next().await {
                 let Ok((charge, answer)) = settled else {
                     continue;
@@ -208,16 +218,21 @@ impl Fallback {
                         trouble = true;
                         self.lock().lost += charge.cost().get();
                     }
-                    Err(_) => {
-                        trouble = true;
-                        self.lock().add(&charge);
+                    Err(fault) if is_final(&fault) => self.lock().lost += charge.cost().get(),
+                    Err(fault) => {
+                        trouble |= fault.scope() == Scope::Store;
+                        kept.push(charge);
                     }
                 }
             }
             if trouble {
-                self.owes.store(true, Ordering::Relaxed);
                 break;
             }
+        }
+        if trouble || !kept.is_empty() {
+            let mut debts = self.lock();
+            kept.iter().for_each(|debt| debts.add(debt));
+            self.owes.store(true, Ordering::Relaxed);
         }
         if keys > 0 {
             let lost = self.lock().lost;
@@ -243,6 +258,12 @@ impl Fallback {
     fn lock(&self) -> MutexGuard<'_, Debts> {
         self.debts.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether the store would say the same of this key again and again.
+fn is_final(fault: &Fault) -> bool {
+    let is_refused = matches!(fault, Fault::Refused { .. }) && fault.remedy() != Remedy::TryAgain;
+    fault.is_of_the_request() || (is_refused && fault.scope() == Scope::Request)
 }
 
 async fn settle(store: Arc<dyn Strategy>, debt: Charge) -> (Charge, Result<(), Fault>) {
