@@ -8,7 +8,8 @@
 //! to fill: under a larger quota a forgotten record would be more than it was when it was forgotten.
 //!
 //! What was spent without the store is charged to it when it is back: once per key, never more than there is, and never
-//! for an answer that followed a command that may have been executed.
+//! for an answer that followed a command that may have been executed. Until then what this instance hears of the store is
+//! taken less what it owes, so a store that answers now and then does not fill the table anew each time.
 //!
 //! Over an outage of all instances a key is admitted at most what the law says and one capacity (or N requests, where that is
 //! more; with `fixedwindow` then N on either side of where two windows meet); one capacity more if the store comes back empty.
@@ -24,6 +25,9 @@ use tracing::{info, warn};
 use super::{Deciding, Fault, Members, Memory, Remedy, Scope, Strategy};
 use crate::algorithm::Intent;
 use crate::domain::{Charge, Cost, Decision, Key, Limit, Receipt, Source, Verdict};
+
+#[cfg(test)]
+mod tests;
 
 /// Most keys whose local charges are remembered for the store.
 const MOST_DEBTS: usize = 100_000;
@@ -82,6 +86,10 @@ impl Debts {
             }
         }
     }
+
+    fn of(&self, key: &Key) -> u64 {
+        self.by_key.get(key).map_or(0, |(_, tokens)| *tokens)
+    }
 }
 
 impl Fallback {
@@ -122,7 +130,18 @@ impl Fallback {
     /// Remembers what the store has left of a key, less what it is owed.
     fn learn(&self, charge: &Charge, remaining: u64) {
         let (key, limit) = (charge.key(), charge.limit());
-        self.local.learn(key, limit, remaining);
+        let owed = if self.owes.load(Ordering::Relaxed) {
+            self.lock().of(key)
+        } else {
+            0
+        };
+        let instances = self.members.count();
+        let spent = owed.saturating_mul(instances);
+        self.local
+            .learn(key, limit, remaining.saturating_sub(spent));
+        if owed > 0 {
+            self.hold(key, limit, instances);
+        }
     }
 
     /// Keeps a local record until the largest bucket that this quota can be given here would be full.
