@@ -1,0 +1,652 @@
+//! What limiting alone may add, as properties over every algorithm, and what is written back.
+
+use std::hash::RandomState;
+use std::time::Duration;
+
+use proptest::prelude::{Just, prop_assert, prop_assert_eq, prop_oneof, proptest};
+use proptest::strategy::Strategy as Generator;
+
+use super::*;
+use crate::algorithm::{ALL, Algorithm};
+use crate::domain::{Clock, Identity, ManualClock, Quota, RuleName};
+
+const NOON: u64 = 1_762_668_474_000_000;
+
+/// How the store does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Up,
+    /// Nothing is executed, and that is known.
+    Away,
+    /// Nothing is executed, and nobody knows.
+    Silent,
+    /// Everything is executed, and nobody knows.
+    Deaf,
+    /// One key is not what it should be.
+    Spoilt,
+}
+
+/// A store that fails as it is told, and remembers what it was charged afterwards.
+#[derive(Debug)]
+struct Store {
+    clock: Arc<ManualClock>,
+    state: Mutex<(Mode, Arc<Memory>)>,
+    debits: Mutex<Vec<(Key, u64)>>,
+}
+
+fn memory(clock: &Arc<ManualClock>) -> Memory {
+    Memory::new(1_000_000, clock.clone(), RandomState::new())
+}
+
+fn lost() -> Fault {
+    Fault::Lost("cut".to_owned())
+}
+
+fn wrong_type() -> Fault {
+    let (code, message) = ("WRONGTYPE".to_owned(), String::new());
+    Fault::Refused { code, message }
+}
+
+impl Store {
+    fn set(&self, mode: Mode) {
+        self.state.lock().unwrap().0 = mode;
+    }
+
+    fn lose_records(&self) {
+        self.state.lock().unwrap().1 = Arc::new(memory(&self.clock));
+    }
+
+    fn table(&self) -> Arc<Memory> {
+        self.state.lock().unwrap().1.clone()
+    }
+
+    fn left(&self, charge: &Charge) -> u64 {
+        let peeked = self
+            .table()
+            .ask_now(std::slice::from_ref(charge), Intent::Peek);
+        peeked.unwrap().decisions[0].remaining
+    }
+
+    fn debits(&self) -> Vec<(Key, u64)> {
+        self.debits.lock().unwrap().clone()
+    }
+}
+
+impl Strategy for Store {
+    fn name(&self) -> &'static str {
+        "store"
+    }
+
+    fn ask<'a>(&'a self, charges: &'a [Charge], intent: Intent) -> Deciding<'a> {
+        let (mode, table) = self.state.lock().unwrap().clone();
+        if intent == Intent::Debit && mode != Mode::Away {
+            let sent = charges.iter().map(|c| (c.key().clone(), c.cost().get()));
+            self.debits.lock().unwrap().extend(sent);
+        }
+        Deciding::ready(match mode {
+            Mode::Up => table.ask_now(charges, intent),
+            Mode::Away => Err(Fault::Unreachable("away".to_owned())),
+            Mode::Silent => Err(lost()),
+            Mode::Deaf => table.ask_now(charges, intent).and(Err(lost())),
+            Mode::Spoilt
+                if charges
+                    .iter()
+                    .any(|c| *c.key() == key(c.limit().algorithm, "bad")) =>
+            {
+                Err(wrong_type())
+            }
+            Mode::Spoilt => table.ask_now(charges, intent),
+        })
+    }
+
+    fn give_back(&self, receipts: Vec<Receipt>) -> Deciding<'_, ()> {
+        let table = self.table();
+        receipts.iter().for_each(|receipt| table.credit(receipt));
+        Deciding::ready(Ok(()))
+    }
+
+    fn reset<'a>(&'a self, key: &'a Key) -> Deciding<'a, ()> {
+        self.table().forget(key);
+        Deciding::ready(Ok(()))
+    }
+}
+
+/// Instances on one store.
+struct World {
+    clock: Arc<ManualClock>,
+    store: Arc<Store>,
+    instances: Vec<Fallback>,
+}
+
+impl World {
+    fn of(instances: u64) -> Self {
+        let clock = Arc::new(ManualClock::at_us(NOON));
+        let store = Arc::new(Store {
+            clock: clock.clone(),
+            state: Mutex::new((Mode::Up, Arc::new(memory(&clock)))),
+            debits: Mutex::default(),
+        });
+        let instance = |_| {
+            let members = Arc::new(Members::new(1));
+            members.heard(instances, NOON);
+            Fallback::new(store.clone(), store.clone(), memory(&clock), members)
+        };
+        let instances = (0..instances).map(instance).collect();
+        Self {
+            clock,
+            store,
+            instances,
+        }
+    }
+
+    /// What that instance decides.
+    fn ask(&self, instance: usize, charges: &[Charge]) -> Verdict {
+        now(self.instances[instance % self.instances.len()].decide(charges, Intent::Charge))
+            .unwrap()
+    }
+
+    fn write_back(&self) {
+        self.instances
+            .iter()
+            .for_each(|instance| now(instance.write_back()));
+    }
+
+    /// Runs requests: a pause, an instance and a cost each.
+    fn run(&self, limit: Limit, requests: &[(u64, usize, u64)], admitted: &mut Vec<Admitted>) {
+        for &(pause_us, instance, cost) in requests {
+            self.clock.advance(Duration::from_micros(pause_us));
+            let charge = costing(limit, "a", cost.min(limit.quota.capacity()));
+            let verdict = self.ask(instance, std::slice::from_ref(&charge));
+            if verdict.admitted {
+                admitted.push(Admitted {
+                    at_us: self.clock.now_us(),
+                    cost: charge.cost().get(),
+                    is_local: verdict.is_from(Source::Local),
+                });
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Admitted {
+    at_us: u64,
+    cost: u64,
+    is_local: bool,
+}
+
+/// Runs on a runtime that waits for nothing.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+fn key(algorithm: &'static dyn Algorithm, name: &str) -> Key {
+    let identity = Identity::new().with_part(name.as_bytes());
+    Key::new("t:", algorithm, &RuleName::default_rule(), &identity)
+}
+
+fn costing(limit: Limit, name: &str, cost: u64) -> Charge {
+    let key = key(limit.algorithm, name);
+    Charge::new(key, limit, Cost::new(cost).unwrap()).unwrap()
+}
+
+/// A bucket that gains nothing while a test runs.
+fn still(algorithm: &'static dyn Algorithm, capacity: u64) -> Limit {
+    let quota = Quota::new(capacity, 1, Duration::from_secs(360_000)).unwrap();
+    Limit { algorithm, quota }
+}
+
+/// Whether so many tokens are at most what the law gives in that time and `more`: times one token's units.
+fn lawful(limit: Limit, tokens: u64, from_us: u64, to_us: u64, more: u64) -> bool {
+    let quota = limit.quota;
+    let (capacity, unit) = (quota.capacity(), quota.unit());
+    if limit.algorithm.name() == "fixedwindow" {
+        let window = quota.fill_time_us();
+        let windows = to_us / window - from_us / window + 1;
+        return tokens <= windows * capacity + more;
+    }
+    tokens * unit <= (capacity + more) * unit + (to_us - from_us) * quota.gain()
+}
+
+/// Whether every stretch of that history is lawful with `more`.
+fn is_lawful(limit: Limit, admitted: &[Admitted], more: u64) -> bool {
+    admitted.iter().enumerate().all(|(i, first)| {
+        let mut sum = 0;
+        admitted[i..].iter().all(|one| {
+            sum += one.cost;
+            lawful(limit, sum, first.at_us, one.at_us, more)
+        })
+    })
+}
+
+/// Most tokens that instances which nobody else counts for can burst: a capacity, or a request each.
+fn burst(limit: Limit, instances: u64, cost: u64) -> u64 {
+    limit
+        .quota
+        .capacity()
+        .max(instances * cost.min(limit.quota.capacity()))
+}
+
+/// The windows of a share are longer where a request costs more than one: they are not those of the law.
+fn has_other_windows(limit: Limit, instances: u64, cost: u64) -> bool {
+    limit.algorithm.name() == "fixedwindow"
+        && burst(limit, instances, cost) > limit.quota.capacity()
+}
+
+fn limits() -> impl Generator<Value = Limit> {
+    let quotas = (1_u64..40, 1_u64..20, 100_000_u64..4_000_000);
+    (proptest::sample::select(ALL), quotas).prop_map(
+        |(algorithm, (capacity, tokens, period_us))| Limit {
+            algorithm,
+            quota: Quota::new(capacity, tokens, Duration::from_micros(period_us)).unwrap(),
+        },
+    )
+}
+
+fn requests(costs: std::ops::Range<u64>) -> impl Generator<Value = Vec<(u64, usize, u64)>> {
+    let pauses = prop_oneof![3 => Just(0_u64), 1 => 0_u64..2_000_000];
+    proptest::collection::vec((pauses, 0_usize..6, costs), 0..60)
+}
+
+fn all_costing(requests: Vec<(u64, usize, u64)>, cost: u64) -> Vec<(u64, usize, u64)> {
+    let all = requests.into_iter();
+    all.map(|(pause, instance, _)| (pause, instance, cost))
+        .collect()
+}
+
+proptest! {
+    /// Before, while and after the store is away for everybody: the law and one capacity, or a request of each instance
+    /// where that is more; one capacity more if it comes back empty.
+    #[test]
+    fn an_outage_adds_one_capacity(
+        limit in limits(), instances in 1_u64..6, cost in 1_u64..5, comes_back_empty in proptest::bool::ANY,
+        before in requests(1..2), during in requests(1..2), after in requests(1..2),
+    ) {
+        if has_other_windows(limit, instances, cost) { return Ok(()); }
+        let (world, mut admitted) = (World::of(instances), Vec::new());
+        world.run(limit, &all_costing(before, cost), &mut admitted);
+        world.store.set(Mode::Away);
+        world.run(limit, &all_costing(during, cost), &mut admitted);
+        if comes_back_empty { world.store.lose_records() }
+        world.store.set(Mode::Up);
+        world.write_back();
+        world.run(limit, &all_costing(after, cost), &mut admitted);
+        let more = burst(limit, instances, cost) + if comes_back_empty { limit.quota.capacity() } else { 0 };
+        prop_assert!(is_lawful(limit, &admitted, more), "{admitted:?}");
+    }
+
+    /// The same where requests cost this and that.
+    #[test]
+    fn requests_of_many_costs_add_no_more(
+        limit in limits(), instances in 1_u64..6, before in requests(1..8), during in requests(1..8)
+    ) {
+        if has_other_windows(limit, instances, 7) { return Ok(()); }
+        let (world, mut admitted) = (World::of(instances), Vec::new());
+        world.run(limit, &before, &mut admitted);
+        world.store.set(Mode::Away);
+        world.run(limit, &during, &mut admitted);
+        world.run(limit, &during, &mut admitted);
+        prop_assert!(is_lawful(limit, &admitted, burst(limit, instances, 7)), "{admitted:?}");
+    }
+
+    /// Over an outage itself, however its faults look and although the store answers now and then.
+    #[test]
+    fn a_store_that_comes_and_goes_adds_no_more(
+        limit in limits(), instances in 1_u64..6, cost in 1_u64..5,
+        turns in proptest::collection::vec((proptest::bool::ANY, requests(1..2)), 1..8),
+    ) {
+        if has_other_windows(limit, instances, cost) { return Ok(()); }
+        let (world, mut admitted) = (World::of(instances), Vec::new());
+        for (is_up, requests) in turns {
+            world.store.set(if is_up { Mode::Up } else { Mode::Away });
+            world.run(limit, &all_costing(requests, cost), &mut admitted);
+        }
+        admitted.retain(|one| one.is_local);
+        let more = burst(limit, instances, cost) - limit.quota.capacity();
+        prop_assert!(is_lawful(limit, &admitted, more), "{admitted:?}");
+    }
+
+    /// Where each instance's last answer was a denial, an outage admits what is refilled and one request of each.
+    #[test]
+    fn after_denials_an_outage_adds_a_request_of_each_instance(
+        limit in limits(), instances in 1_u64..6, cost in 1_u64..5, during in requests(1..2)
+    ) {
+        if limit.algorithm.name() == "fixedwindow" { return Ok(()); }
+        let (world, mut admitted) = (World::of(instances), Vec::new());
+        let cost = cost.min(limit.quota.capacity());
+        let charge = costing(limit, "a", cost);
+        while world.ask(0, std::slice::from_ref(&charge)).admitted {}
+        for instance in 0..world.instances.len() {
+            prop_assert!(!world.ask(instance, std::slice::from_ref(&charge)).admitted);
+        }
+        let from_us = world.clock.now_us();
+        world.store.set(Mode::Away);
+        world.run(limit, &all_costing(during, cost), &mut admitted);
+        let mut sum = 0;
+        for one in &admitted {
+            sum += one.cost;
+            let gained = (one.at_us - from_us) * limit.quota.gain();
+            prop_assert!(sum * limit.quota.unit() <= instances * cost * limit.quota.unit() + gained);
+        }
+    }
+
+    /// While k of N are cut off, these admit k/N of a capacity and of the rate, and the others keep the law.
+    #[test]
+    fn some_that_are_cut_off_admit_their_share(
+        limit in limits(), instances in 1_u64..6, cut_off in 1_u64..6, cost in 1_u64..5,
+        before in requests(1..2), during in requests(1..2),
+    ) {
+        let cut_off = cut_off.min(instances);
+        if has_other_windows(limit, instances, cost) { return Ok(()); }
+        let (world, mut admitted) = (World::of(instances), Vec::new());
+        world.run(limit, &all_costing(before, cost), &mut admitted);
+        let from_us = world.clock.now_us();
+        for (pause_us, instance, _) in during {
+            let instance = instance % world.instances.len();
+            let is_cut_off = (instance as u64) < cut_off;
+            world.store.set(if is_cut_off { Mode::Away } else { Mode::Up });
+            world.run(limit, &[(pause_us, instance, cost)], &mut admitted);
+        }
+        let (local, stored): (Vec<_>, Vec<_>) = admitted.into_iter().partition(|one| one.is_local);
+        prop_assert!(is_lawful(limit, &stored, 0));
+        let mut sum = 0;
+        for one in &local {
+            sum += one.cost;
+            let (quota, burst) = (limit.quota, burst(limit, instances, cost));
+            let most = if limit.algorithm.name() == "fixedwindow" {
+                burst * (one.at_us / quota.fill_time_us() - from_us / quota.fill_time_us() + 1) * quota.unit()
+            } else {
+                burst * quota.unit() + (one.at_us - from_us) * quota.gain()
+            };
+            prop_assert!(sum * instances * quota.unit() <= cut_off * most);
+        }
+    }
+
+    /// A known key starts at floor(remaining / N).
+    #[test]
+    fn a_warm_key_starts_at_its_share_of_what_is_left(
+        which in 0..ALL.len(), instances in 1_u64..6, capacity in 6_u64..60, used in 1_u64..60
+    ) {
+        let (world, limit, used) = (World::of(instances), still(ALL[which], capacity), used.min(capacity));
+        prop_assert!(world.ask(0, &[costing(limit, "a", used)]).admitted);
+        world.store.set(Mode::Away);
+        let share = (capacity - used) / instances;
+        for left in (0..share).rev() {
+            let verdict = world.ask(0, &[costing(limit, "a", 1)]);
+            prop_assert!(verdict.admitted);
+            prop_assert_eq!(verdict.decisions[0].remaining, left);
+        }
+        prop_assert!(!world.ask(0, &[costing(limit, "a", 1)]).admitted);
+    }
+
+    /// A cost above the share but within the quota is admitted or denied, and never inadmissible; a lone client that
+    /// waits as long as it is told is admitted. Every decision says that it is local.
+    #[test]
+    fn no_cost_within_the_quota_is_inadmissible(
+        limit in limits(), instances in 1_u64..200, cost in 1_u64..40, asked in 1_usize..6
+    ) {
+        let world = World::of(instances);
+        world.store.set(Mode::Away);
+        let charge = [costing(limit, "a", cost.min(limit.quota.capacity()))];
+        for _ in 0..asked {
+            let verdict = world.ask(0, &charge);
+            let decision = verdict.decisions[0];
+            prop_assert_eq!(decision.source, Source::Local);
+            prop_assert_eq!(decision.limit, limit.quota.capacity());
+            prop_assert!(decision.remaining <= decision.limit);
+            if let Some(wait) = decision.retry_after() {
+                world.clock.advance(wait - Duration::from_micros(1));
+                prop_assert!(!world.ask(0, &charge).admitted);
+                world.clock.advance(Duration::from_micros(1));
+                prop_assert!(world.ask(0, &charge).admitted);
+            }
+        }
+    }
+
+    /// What is spent is sent once a key, never more than was spent, and leaves what the store has less that.
+    #[test]
+    fn a_debt_is_written_back_once_and_never_below_zero(
+        which in 0..ALL.len(), capacity in 6_u64..60, used in 1_u64..60, taken_by_others in 0_u64..60, asked in 1_u64..60
+    ) {
+        let (world, limit) = (World::of(1), still(ALL[which], capacity));
+        prop_assert!(world.ask(0, &[costing(limit, "a", used.min(capacity))]).admitted);
+        world.store.set(Mode::Away);
+        let spent = (0..asked).filter(|_| world.ask(0, &[costing(limit, "a", 1)]).admitted).count() as u64;
+        world.store.set(Mode::Up);
+        if let Some(taken) = Cost::new(taken_by_others.min(capacity)) {
+            let _ = world.store.table().ask_now(&[costing(limit, "a", taken.get())], Intent::Debit);
+        }
+        let before = world.store.left(&costing(limit, "a", 1));
+        world.write_back();
+        world.write_back();
+        let sent: Vec<u64> = world.store.debits().into_iter().map(|(_, tokens)| tokens).collect();
+        prop_assert_eq!(sent, Vec::from_iter((spent > 0).then_some(spent)));
+        prop_assert_eq!(world.store.left(&costing(limit, "a", 1)), before.saturating_sub(spent));
+        prop_assert_eq!(world.instances[0].lock().lost, 0);
+    }
+}
+
+/// Large requests have a larger bucket than small ones; between them the record of a small one must not be forgotten.
+#[test]
+fn costs_that_alternate_gain_no_more_than_the_rate() {
+    for algorithm in ALL.iter().filter(|it| it.name() != "fixedwindow") {
+        let quota = Quota::new(10, 1, Duration::from_secs(1)).unwrap();
+        let (limit, world) = (
+            Limit {
+                algorithm: *algorithm,
+                quota,
+            },
+            World::of(3),
+        );
+        world.store.set(Mode::Away);
+        let (mut sum, from_us) = (0, world.clock.now_us());
+        for _ in 0..200 {
+            for cost in [10, 1] {
+                while world.ask(0, &[costing(limit, "a", cost)]).admitted {
+                    sum += cost;
+                }
+            }
+            world.clock.advance(Duration::from_secs(10));
+        }
+        let seconds = (world.clock.now_us() - from_us) / 1_000_000;
+        assert!(sum * 3 <= 30 + seconds, "{algorithm:?}: {sum}");
+        assert!(sum * 3 * 2 >= seconds, "{algorithm:?}: {sum}");
+    }
+}
+
+#[test]
+fn an_answer_after_an_ambiguous_fault_is_never_written_back() {
+    for algorithm in ALL {
+        for mode in [Mode::Silent, Mode::Deaf] {
+            let (world, limit) = (World::of(1), still(*algorithm, 10));
+            world.store.set(mode);
+            let verdict = world.ask(0, &[costing(limit, "a", 3)]);
+            assert!(verdict.admitted && verdict.is_from(Source::Local));
+            let before = world.store.left(&costing(limit, "a", 1));
+            world.store.set(Mode::Up);
+            world.write_back();
+            assert_eq!(world.store.debits(), []);
+            assert_eq!(world.store.left(&costing(limit, "a", 1)), before);
+        }
+    }
+}
+
+#[test]
+fn a_denial_and_a_peek_owe_nothing() {
+    let (world, limit) = (World::of(1), still(ALL[0], 2));
+    world.store.set(Mode::Away);
+    assert!(world.ask(0, &[costing(limit, "a", 2)]).admitted);
+    assert!(!world.ask(0, &[costing(limit, "a", 1)]).admitted);
+    let peeked = [costing(limit, "b", 1)];
+    assert!(now(world.instances[0].peek(&peeked)).unwrap().admitted);
+    world.store.set(Mode::Up);
+    world.write_back();
+    assert_eq!(world.store.debits(), [(key(ALL[0], "a"), 2)]);
+}
+
+/// More than a capacity is never owed: what is above it was refilled meanwhile.
+#[test]
+fn a_long_outage_owes_a_capacity() {
+    let quota = Quota::new(10, 1, Duration::from_secs(1)).unwrap();
+    let limit = Limit {
+        algorithm: ALL[0],
+        quota,
+    };
+    let world = World::of(1);
+    world.store.set(Mode::Away);
+    for _ in 0..50 {
+        world.clock.advance(Duration::from_secs(1));
+        assert!(world.ask(0, &[costing(limit, "a", 1)]).admitted);
+    }
+    world.store.set(Mode::Up);
+    world.write_back();
+    assert_eq!(world.store.debits(), [(key(ALL[0], "a"), 10)]);
+    assert_eq!(world.store.left(&costing(limit, "a", 1)), 0);
+}
+
+/// It was sent, so it is not sent again; it may not have been charged, so it is counted.
+#[test]
+fn a_debt_whose_fate_is_unknown_is_counted_as_lost() {
+    for mode in [Mode::Silent, Mode::Deaf] {
+        let (world, limit) = (World::of(1), still(ALL[0], 10));
+        world.store.set(Mode::Away);
+        assert!(world.ask(0, &[costing(limit, "a", 3)]).admitted);
+        world.store.set(mode);
+        world.write_back();
+        world.store.set(Mode::Up);
+        world.write_back();
+        assert_eq!(world.store.debits(), [(key(ALL[0], "a"), 3)]);
+        assert_eq!(world.instances[0].lock().lost, 3);
+    }
+}
+
+#[test]
+fn a_debt_that_was_surely_not_charged_is_kept() {
+    let (world, limit) = (World::of(1), still(ALL[0], 10));
+    world.store.set(Mode::Away);
+    assert!(world.ask(0, &[costing(limit, "a", 3)]).admitted);
+    world.write_back();
+    assert!(world.ask(0, &[costing(limit, "a", 2)]).admitted);
+    world.store.set(Mode::Up);
+    world.write_back();
+    assert_eq!(world.store.debits(), [(key(ALL[0], "a"), 5)]);
+    assert_eq!(world.instances[0].lock().lost, 0);
+}
+
+#[test]
+fn what_does_not_fit_among_the_debts_is_counted_as_lost() {
+    let mut debts = Debts::default();
+    for i in 0..MOST_DEBTS + 5 {
+        debts.add(&costing(still(ALL[0], 10), &i.to_string(), 2));
+    }
+    assert_eq!((debts.by_key.len(), debts.lost), (MOST_DEBTS, 10));
+    debts.add(&costing(still(ALL[0], 20), "0", 3));
+    assert_eq!(debts.lost, 12, "what was spent under another quota");
+}
+
+/// One key that the store cannot charge holds up no other, however many there are, and is not asked for for ever.
+#[test]
+fn a_key_that_is_refused_holds_up_no_other() {
+    assert_eq!(wrong_type().scope(), Scope::Request);
+    let (world, limit) = (World::of(1), still(ALL[0], 10));
+    world.store.set(Mode::Away);
+    let names: Vec<String> = (0..3 * WRITTEN_AT_ONCE).map(|i| i.to_string()).collect();
+    for name in names.iter().map(String::as_str).chain(["bad"]) {
+        assert!(world.ask(0, &[costing(limit, name, 3)]).admitted);
+    }
+    world.store.set(Mode::Spoilt);
+    world.write_back();
+    for name in &names {
+        assert_eq!(world.store.left(&costing(limit, name, 1)), 7, "{name}");
+    }
+    assert_eq!(world.instances[0].lock().lost, 3);
+    let sent = world.store.debits().len();
+    world.write_back();
+    assert_eq!(world.store.debits().len(), sent);
+}
+
+/// What was given back is given back: to the table here, and off the debt.
+#[test]
+fn a_local_receipt_returns_to_the_local_table_and_reduces_the_debt() {
+    for algorithm in ALL {
+        for (instances, capacity) in [(1, 10), (3, 12), (5, 4)] {
+            let (world, limit) = (World::of(instances), still(*algorithm, capacity));
+            world.store.set(Mode::Away);
+            let charge = [costing(limit, "a", 1)];
+            let share = (0..).take_while(|_| world.ask(0, &charge).admitted).count();
+            assert!(share >= 1);
+            let world = World::of(instances);
+            world.store.set(Mode::Away);
+            let mut last = world.ask(0, &charge);
+            (1..share).for_each(|_| last = world.ask(0, &charge));
+            assert!(last.admitted && !world.ask(0, &charge).admitted);
+            now(world.instances[0].give_back(last.into_receipts(&charge))).unwrap();
+            assert!(world.ask(0, &charge).admitted, "{algorithm:?} {instances}");
+            assert!(!world.ask(0, &charge).admitted);
+            world.store.set(Mode::Up);
+            world.write_back();
+            let debt: u64 = world.store.debits().iter().map(|(_, tokens)| tokens).sum();
+            assert_eq!(debt, share as u64, "{algorithm:?} {instances}");
+        }
+    }
+}
+
+/// Keys that owe nothing any more hide no other.
+#[test]
+fn what_was_given_back_holds_up_no_debt() {
+    let (world, limit) = (World::of(1), still(ALL[0], 10));
+    world.store.set(Mode::Away);
+    for i in 0..20 * WRITTEN_AT_ONCE {
+        let charge = [costing(limit, &i.to_string(), 1)];
+        let receipts = world.ask(0, &charge).into_receipts(&charge);
+        now(world.instances[0].give_back(receipts)).unwrap();
+    }
+    assert!(world.ask(0, &[costing(limit, "a", 3)]).admitted);
+    world.store.set(Mode::Up);
+    world.write_back();
+    assert_eq!(world.store.debits(), [(key(ALL[0], "a"), 3)]);
+}
+
+#[test]
+fn a_store_receipt_goes_back_to_the_store() {
+    let (world, limit) = (World::of(2), still(ALL[0], 10));
+    let charge = [costing(limit, "a", 4)];
+    let receipts = world.ask(0, &charge).into_receipts(&charge);
+    now(world.instances[0].give_back(receipts)).unwrap();
+    assert_eq!(world.store.left(&charge[0]), 10);
+}
+
+#[test]
+fn a_reset_forgets_the_debt_too() {
+    let (world, limit) = (World::of(1), still(ALL[0], 10));
+    world.store.set(Mode::Away);
+    let charge = [costing(limit, "a", 10)];
+    assert!(world.ask(0, &charge).admitted);
+    now(world.instances[0].reset(charge[0].key())).unwrap();
+    assert!(world.ask(0, &charge).admitted, "a full bucket");
+    now(world.instances[0].reset(charge[0].key())).unwrap();
+    world.store.set(Mode::Up);
+    world.write_back();
+    assert_eq!(world.store.debits(), []);
+}
+
+#[test]
+fn an_observed_charge_denies_nobody_here_either() {
+    let (world, limit) = (World::of(2), still(ALL[0], 2));
+    world.store.set(Mode::Away);
+    let charges = [
+        costing(still(ALL[0], 10), "a", 1),
+        costing(limit, "b", 2).observed(),
+    ];
+    assert!(world.ask(0, &charges).decisions[1].is_allowed());
+    let verdict = world.ask(0, &charges);
+    assert!(verdict.admitted && !verdict.decisions[1].is_allowed());
+    world.store.set(Mode::Up);
+    world.write_back();
+    let mut debits = world.store.debits();
+    debits.sort();
+    assert_eq!(debits, [(key(ALL[0], "a"), 2), (key(ALL[0], "b"), 2)]);
+}
