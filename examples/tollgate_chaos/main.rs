@@ -139,16 +139,22 @@ async fn run(arguments: &ArgMatches) -> Result<ExitCode> {
     };
 
     let (mut judgements, mut skipped): (Vec<Judgement>, Vec<(String, String)>) = Default::default();
-    let mut baseline = None;
+    let (mut baseline, mut failed) = (None, Vec::new());
     for experiment in [&BASELINE].into_iter().chain(ALL.iter().filter(is_chosen)) {
         if let Some(reason) = why_not(experiment, &plan) {
             eprintln!("{}: SKIPPED: {reason}", experiment.name);
             skipped.push((experiment.name.to_owned(), reason));
             continue;
         }
-        let observed = observe(experiment, &plan)
-            .await
-            .with_context(|| format!("experiment {}", experiment.name))?;
+        let observed = match observe(experiment, &plan).await {
+            Ok(observed) => observed,
+            Err(error) => {
+                let reason = format!("it failed: {error:#}");
+                eprintln!("{}: {reason}", experiment.name);
+                failed.push((experiment.name.to_owned(), reason));
+                continue;
+            }
+        };
         let judgement = judge(*experiment, &observed, baseline);
         eprintln!("{}", report::progress(&judgement));
         if experiment.name == BASELINE.name && !is_short {
@@ -169,13 +175,17 @@ async fn run(arguments: &ArgMatches) -> Result<ExitCode> {
     for (name, reason) in &skipped {
         println!("{name}: SKIPPED: {reason}");
     }
+    for (name, reason) in &failed {
+        println!("{name}: {reason}");
+    }
     if let Some(file) = path("json") {
         let json = report::json(&judgements, &skipped);
         std::fs::write(&file, format!("{json:#}\n")).with_context(|| file.display().to_string())?;
     }
-    let all_kept = judgements
-        .iter()
-        .all(|judgement| judgement.broken.is_empty());
+    let all_kept = failed.is_empty()
+        && judgements
+            .iter()
+            .all(|judgement| judgement.broken.is_empty());
     Ok(if all_kept {
         ExitCode::SUCCESS
     } else {

@@ -5,13 +5,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// Both ends of the way in: of the network that is set aside for such benches (RFC 2544).
-const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 18, 77, 1);
-const INSIDE: Ipv4Addr = Ipv4Addr::new(198, 18, 77, 2);
-
 /// Removed when dropped, and the way in with it.
 pub(crate) struct Namespace {
     name: String,
+    /// The end of the way in that is outside.
+    outer: String,
+    /// The address at its other end.
+    inside: Ipv4Addr,
 }
 
 impl Namespace {
@@ -25,23 +25,24 @@ impl Namespace {
         for tool in ["ip", "iptables"] {
             run(tool, &["-V"]).with_context(|| format!("`{tool}` is missing"))?;
         }
+        // Names of interfaces are short; the addresses are of the network that is set aside for benches (RFC 2544).
+        let id = std::process::id();
+        let [.., high, low] = id.to_be_bytes();
+        let (outer, inner) = (format!("tga{id}"), format!("tgb{id}"));
+        let end = |last| Ipv4Addr::new(198, 18 + high % 2, low, last);
+        let (outside, inside) = (format!("{}/30", end(1)), format!("{}/30", end(2)));
         run("ip", &["netns", "add", name])?;
         // From here on it is removed whatever happens.
         let namespace = Self {
             name: name.to_owned(),
+            outer,
+            inside: end(2),
         };
-        // Names of interfaces are short.
-        let id = std::process::id();
-        let (outer, inner) = (format!("tga{id}"), format!("tgb{id}"));
-        let (outside, inside) = (format!("{OUTSIDE}/30"), format!("{INSIDE}/30"));
-        run(
-            "ip",
-            &[
-                "link", "add", &outer, "type", "veth", "peer", "name", &inner, "netns", name,
-            ],
-        )?;
-        run("ip", &["addr", "add", &outside, "dev", &outer])?;
-        run("ip", &["link", "set", &outer, "up"])?;
+        let outer = &namespace.outer;
+        let peers = ["type", "veth", "peer", "name", &inner, "netns", name];
+        run("ip", &[&["link", "add", outer][..], &peers].concat())?;
+        run("ip", &["addr", "add", &outside, "dev", outer])?;
+        run("ip", &["link", "set", outer, "up"])?;
         namespace.run(&["ip", "addr", "add", &inside, "dev", &inner])?;
         namespace.run(&["ip", "link", "set", &inner, "up"])?;
         namespace.run(&["ip", "link", "set", "lo", "up"])?;
@@ -51,7 +52,7 @@ impl Namespace {
 
     /// The address inside.
     pub(crate) fn inside(&self) -> Ipv4Addr {
-        INSIDE
+        self.inside
     }
 
     /// What goes before a command that is to run inside.
@@ -81,6 +82,8 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
+        // It would go with the namespace, but only some time later.
+        let _ = run("ip", &["link", "del", &self.outer]);
         if let Err(error) = run("ip", &["netns", "del", &self.name]) {
             eprintln!("the network namespace {} is left: {error:#}", self.name);
         }
