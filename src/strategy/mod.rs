@@ -13,8 +13,6 @@ mod guarded;
 mod members;
 mod memory;
 mod merge;
-#[cfg(test)]
-mod outage;
 #[cfg(feature = "planted-faults")]
 pub mod planted;
 mod pulse;
