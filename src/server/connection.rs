@@ -101,10 +101,10 @@ async fn answer(
     serving: Serving,
     mut request: Request<Incoming>,
 ) -> Result<axum::response::Response, Infallible> {
-    serving.set(true);
+    serving.turn();
     request.extensions_mut().insert(ConnectInfo(peer));
     let response = app.oneshot(request.map(Body::new)).await;
-    serving.set(false);
+    serving.turn();
     response
 }
 
