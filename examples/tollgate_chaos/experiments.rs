@@ -56,7 +56,7 @@ const FULL: &[&[&str]] = &[
 const NOT_FULL: &[&[&str]] = &[&["CONFIG", "SET", "maxmemory", "0"]];
 /// One is the bench's own; three instances want two each.
 const FEW_CLIENTS: &[&[&str]] = &[&["CONFIG", "SET", "maxclients", "3"], KILL];
-const MANY_CLIENTS: &[&[&str]] = &[&["CONFIG", "SET", "maxclients", "10000"]];
+const MANY_CLIENTS: &[&[&str]] = &[&["CONFIG", "SET", "maxclients", "500"]];
 /// Of a master that is not there: it keeps what it has.
 const REPLICA: &[&[&str]] = &[&["REPLICAOF", "127.0.0.1", "1"]];
 const MASTER: &[&[&str]] = &[&["REPLICAOF", "NO", "ONE"]];

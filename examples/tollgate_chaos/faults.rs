@@ -70,6 +70,14 @@ pub(crate) struct Aftermath {
 }
 
 impl Fault {
+    /// Whether instances have a reason to decide without the store.
+    pub(crate) fn harms_the_store(&self) -> bool {
+        !matches!(
+            self,
+            Self::Nothing | Self::KillInstance | Self::Flood | Self::Dribble
+        )
+    }
+
     /// Lets it happen until that time, and puts it right.
     pub(crate) async fn inflict(&self, bench: &mut Bench, until: Instant) -> Result<Aftermath> {
         let mut aftermath = Aftermath::default();

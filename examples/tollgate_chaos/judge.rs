@@ -53,7 +53,10 @@ pub(crate) fn judge(
     observed: &Observed,
     baseline: Option<Baseline>,
 ) -> Judgement {
-    let measures = measure(observed, baseline.map(|baseline| baseline.longest()));
+    let mut measures = measure(observed, baseline.map(|baseline| baseline.longest()));
+    if !experiment.fault.harms_the_store() {
+        measures.back_after = None;
+    }
     let mut broken = observed.aftermath.broken.clone();
     broken.extend(answers(observed));
     broken.extend(law(experiment.allowance, &measures));
@@ -235,4 +238,63 @@ fn times(experiment: &Experiment, measures: &Measures, baseline: Baseline) -> Ve
         ));
     }
     broken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::Answer;
+
+    /// A request of the first regular client that was sent then, in milliseconds, and admitted 1 ms later.
+    fn admitted(begin: Instant, at_ms: u64) -> Record {
+        let sent = begin + Duration::from_millis(at_ms);
+        let answer = Answer {
+            status: 200,
+            is_local: false,
+        };
+        Record {
+            scheduled: sent,
+            sent,
+            ended: sent + Duration::from_millis(1),
+            instance: 0,
+            client: Client::Regular(0),
+            outcome: Outcome::Answered(answer),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_burst_above_the_law_is_found_wherever_it_is() {
+        let begin = Instant::now();
+        let burst = |at_ms, count| (0..count).map(move |_| admitted(begin, at_ms));
+        let lawful: Vec<Record> = burst(0, CAPACITY).chain(burst(10_000, CAPACITY)).collect();
+        assert_eq!(worst_above_the_law(&lawful), 0);
+        // Over the whole run this would pass: nobody asked before.
+        let late: Vec<Record> = burst(0, 1).chain(burst(60_000, CAPACITY + 3)).collect();
+        assert_eq!(worst_above_the_law(&late), 3);
+    }
+
+    #[tokio::test]
+    async fn a_secret_and_a_clients_address_are_found_in_a_log() {
+        let told = |text: &str| {
+            let line = Line {
+                at: Instant::now(),
+                instance: 0,
+                text: text.to_owned(),
+            };
+            logs(&[line]).len()
+        };
+        for harmless in [
+            "took 10.5 ms",
+            "redis 127.0.0.1:6379",
+            "198.18.1.2:1",
+            "version 1.2.3",
+        ] {
+            assert_eq!(told(harmless), 0, "{harmless}");
+        }
+        let secret = format!("redis://:{CANARY}@host");
+        let strangers = Client::Once(70_000).address();
+        for leak in [&secret, &strangers, "from 192.168.77.1:80."] {
+            assert_eq!(told(leak), 1, "{leak}");
+        }
+    }
 }

@@ -46,7 +46,7 @@ pub(crate) struct Measures {
     pub(crate) write_backs: u64,
     /// The most charges for one request of a client that came once.
     pub(crate) most_for_one: u64,
-    /// Lines that the instances logged, by level.
+    /// Lines that the instances logged.
     pub(crate) log_lines: u64,
 }
 
