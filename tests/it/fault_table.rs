@@ -4,9 +4,8 @@
 //! The strategies stand alone here, without a deadline that would try again. Real servers say everything but two
 //! answers that no server gives: a code that nobody knows, and nonsense.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use tollgate::strategy::redis::{Link, Settings, Transaction, pool};
 use tollgate::strategy::{Deadline, Fault, Remedy, Scope, Strategy};
 use tollgate::{Charge, Verdict};
 
-use crate::bench::{Proxy, Puppet, RedisServer, bare, charge, free_port, quota};
+use crate::bench::{Folder, Proxy, Puppet, RedisServer, bare, charge, free_port, quota};
 
 use Remedy::{GiveUp, Replace, TryAgain};
 use Scope::{Request, Store};
@@ -103,30 +102,6 @@ async fn meets<T>(
             "{}: nothing was charged",
             kind.name()
         );
-    }
-}
-
-/// An empty folder that is removed in the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static FOLDERS: AtomicU32 = AtomicU32::new(0);
-        let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
-        let name = format!("tollgate-faults-{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&folder).unwrap();
-        Self(folder)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

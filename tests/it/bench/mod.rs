@@ -2,6 +2,7 @@
 
 #[cfg(target_os = "linux")]
 pub(crate) mod fake_clock;
+pub(crate) mod folder;
 pub(crate) mod instance;
 pub(crate) mod proxy;
 pub(crate) mod puppet;
@@ -10,6 +11,7 @@ pub(crate) mod strategies;
 
 #[cfg(target_os = "linux")]
 pub(crate) use fake_clock::FakeClock;
+pub(crate) use folder::Folder;
 pub(crate) use instance::{Instance, Process};
 pub(crate) use proxy::Proxy;
 pub(crate) use puppet::Puppet;
