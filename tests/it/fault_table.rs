@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tollgate::algorithm::named;
 use tollgate::strategy::factory::Kind;
 use tollgate::strategy::redis::{Link, Settings, Transaction, pool};
@@ -24,6 +25,7 @@ const KINDS: [Kind; 3] = [Kind::Lua, Kind::Transaction, Kind::Hash];
 const CAPACITY: u64 = 40;
 const POOL: usize = 4;
 const PAUSE: Duration = Duration::from_millis(5);
+const LONG: Duration = Duration::from_secs(120);
 
 /// What a row of the table says.
 type Row = (&'static str, bool, Remedy, Scope);
@@ -702,8 +704,11 @@ fn clients(redis: &RedisServer) -> Vec<String> {
         .collect()
 }
 
+/// Waits until these are connected no more, for far longer than that can take.
 async fn until_gone(redis: &RedisServer, ids: &[String]) {
+    let started = Instant::now();
     while clients(redis).iter().any(|id| ids.contains(id)) {
+        assert!(started.elapsed() < LONG, "{ids:?} are still connected");
         tokio::time::sleep(PAUSE).await;
     }
 }
@@ -759,7 +764,9 @@ async fn a_connection_is_replaced_after_an_authentication_error() {
             refuses.store(false, Ordering::SeqCst);
             let before = puppet.connections();
             // Answers that make no sense now, but on another connection.
+            let started = Instant::now();
             while puppet.connections() == before {
+                assert!(started.elapsed() < LONG, "{code}: the same connection");
                 let _ = strategy.decide(&[one("a")]).await;
                 tokio::time::sleep(PAUSE).await;
             }
@@ -767,7 +774,8 @@ async fn a_connection_is_replaced_after_an_authentication_error() {
     }
 }
 
-/// Three requests in a row that nobody answered, and not two.
+/// After three requests in a row that nobody answered. Not `transaction`: it throws away every connection that it did
+/// not finish with.
 #[tokio::test]
 async fn a_connection_is_replaced_after_several_timeouts() {
     let redis = RedisServer::start();
