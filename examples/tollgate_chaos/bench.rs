@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -47,6 +47,8 @@ pub(crate) struct Observed {
     /// Latest moment at which an instance was first seen to decide by the store again; `None` if one never was.
     pub(crate) back: Option<Instant>,
     pub(crate) counts: Counts,
+    /// Requests besides those of the generator, to see who is back.
+    pub(crate) looks: u64,
     /// Scripts that Redis says it executed.
     pub(crate) executed: u64,
     /// Idle connections that held bytes nobody asked for.
@@ -170,6 +172,7 @@ pub(crate) async fn observe(experiment: &Experiment, plan: &Plan) -> Result<Obse
     let aftermath = experiment.fault.inflict(&mut bench, until).await?;
     let healed = bench.redis.until_writable().await?;
     let records = loading.await.context("the generator")?;
+    let strangers = bench.load.strangers.load(Ordering::Relaxed);
     let mut back = Some(healed);
     for instance in 0..INSTANCES {
         let mut seen = records
@@ -191,6 +194,7 @@ pub(crate) async fn observe(experiment: &Experiment, plan: &Plan) -> Result<Obse
         healed,
         back,
         counts: bench.ledger.counts(),
+        looks: (bench.load.strangers.load(Ordering::Relaxed) - strangers).into(),
         executed,
         surplus: bench.load.targets.iter().map(Target::surplus).sum(),
         running: bench.fleet.running(),

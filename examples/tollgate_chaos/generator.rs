@@ -12,8 +12,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::http::{Answer, Connection, Failure, Idle};
 
-/// Clients that come again and again; every other request is from a client that comes once.
+/// Most clients that come again and again; every other request is from a client that comes once.
 pub(crate) const REGULARS: u32 = 4;
+/// Requests a second for each of them, so that each asks for several times what it may have.
+const PER_REGULAR: u32 = 100;
 /// Who gets no answer for so long got none.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// An aborting client waits at most so long for its answer.
@@ -112,6 +114,7 @@ impl Load {
         seed: u64,
     ) -> Vec<Record> {
         let (begin, mut rng) = (Instant::now(), fastrand::Rng::with_seed(seed));
+        let regulars = (rate / PER_REGULAR).clamp(1, REGULARS);
         let mut asking = JoinSet::new();
         for number in 0.. {
             let offset = Duration::from_secs(1) * number / rate;
@@ -121,7 +124,7 @@ impl Load {
             let scheduled = begin + offset;
             sleep_until(scheduled).await;
             let client = if number % 2 == 0 {
-                Client::Regular(number / 2 % REGULARS)
+                Client::Regular(number / 2 % regulars)
             } else {
                 self.stranger()
             };

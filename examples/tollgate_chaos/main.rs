@@ -21,6 +21,7 @@ mod fleet;
 mod generator;
 mod http;
 mod judge;
+mod law;
 mod ledger;
 mod measures;
 mod namespace;

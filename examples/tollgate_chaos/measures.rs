@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::bench::Observed;
 use crate::fleet::{INSTANCES, Line};
 use crate::generator::{Outcome, Record};
-use crate::judge::worst_above_the_law;
+use crate::law::worst_above_the_law;
 
 /// Fewest requests of which a percentile says anything.
 const FEWEST: usize = 100;

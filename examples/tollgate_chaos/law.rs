@@ -1,0 +1,74 @@
+//! The law of the token bucket over all pairs of instants, as far as clients can see it.
+
+use tokio::time::Instant;
+
+use crate::bench::{CAPACITY, RATE};
+use crate::generator::{Client, Outcome, REGULARS, Record};
+
+/// Tokens above the law that one client was admitted, at the worst pair of instants. What is surely between them counts.
+pub(crate) fn above_the_law(records: &[Record], client: Client) -> u64 {
+    let mut admitted: Vec<(Instant, Instant)> = records
+        .iter()
+        .filter(|record| record.client == client)
+        .filter(
+            |record| matches!(&record.outcome, Outcome::Answered(answer) if answer.status == 200),
+        )
+        .map(|record| (record.sent, record.ended))
+        .collect();
+    admitted.sort_unstable();
+    let mut worst = 0;
+    for (i, (from, _)) in admitted.iter().enumerate() {
+        let mut ends: Vec<Instant> = admitted[i..].iter().map(|(_, end)| *end).collect();
+        ends.sort_unstable();
+        for (count, to) in (1_u64..).zip(&ends) {
+            let refilled = (*to - *from).as_micros() * u128::from(RATE) / 1_000_000;
+            let most = u64::try_from(refilled)
+                .unwrap_or(u64::MAX)
+                .saturating_add(CAPACITY);
+            worst = worst.max(count.saturating_sub(most));
+        }
+    }
+    worst
+}
+
+/// The most that any regular client was admitted above the law.
+pub(crate) fn worst_above_the_law(records: &[Record]) -> u64 {
+    let worst = (0..REGULARS).map(|number| above_the_law(records, Client::Regular(number)));
+    worst.max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::http::Answer;
+
+    /// A request of the first regular client that was sent then, in milliseconds, and admitted 1 ms later.
+    fn admitted(begin: Instant, at_ms: u64) -> Record {
+        let sent = begin + Duration::from_millis(at_ms);
+        let answer = Answer {
+            status: 200,
+            is_local: false,
+        };
+        Record {
+            scheduled: sent,
+            sent,
+            ended: sent + Duration::from_millis(1),
+            instance: 0,
+            client: Client::Regular(0),
+            outcome: Outcome::Answered(answer),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_burst_above_the_law_is_found_wherever_it_is() {
+        let begin = Instant::now();
+        let burst = |at_ms, count| (0..count).map(move |_| admitted(begin, at_ms));
+        let lawful: Vec<Record> = burst(0, CAPACITY).chain(burst(10_000, CAPACITY)).collect();
+        assert_eq!(worst_above_the_law(&lawful), 0);
+        // Over the whole run this would pass: nobody asked before.
+        let late: Vec<Record> = burst(0, 1).chain(burst(60_000, CAPACITY + 3)).collect();
+        assert_eq!(worst_above_the_law(&late), 3);
+    }
+}
