@@ -1,6 +1,7 @@
 //! What docs/operations.md advises works as it stands there.
 
 use std::fs;
+use std::time::Duration;
 
 use tollgate::algorithm::ALL;
 use tollgate::strategy::factory::{Care, Kind, Plan, Stack, build};
@@ -8,6 +9,8 @@ use tollgate::strategy::factory::{Care, Kind, Plan, Stack, build};
 use crate::bench::strategies::plan;
 use crate::bench::{Process, RedisServer, charge, quota};
 
+/// Longest wait for what must come: these machines stall.
+const PATIENCE: Duration = Duration::from_secs(30);
 const IN_REDIS: [Kind; 3] = [Kind::Lua, Kind::Transaction, Kind::Hash];
 /// Rights that are only needed where this test does not go: another database than 0.
 const FOR_OTHERS: [&str; 1] = ["select"];
@@ -75,11 +78,15 @@ async fn use_everything(redis: &RedisServer) {
             let _ = stack.strategy.reset(asked[0].key()).await;
         }
         let link = stack.link.as_ref().unwrap();
-        link.ping(std::time::Duration::from_secs(30)).await;
-        while !has_beaten(redis) && refused(redis).is_empty() {
-            tokio::task::yield_now().await;
-        }
-        stack.leave(std::time::Duration::from_secs(30)).await;
+        link.ping(PATIENCE).await;
+        let beat = async {
+            while !has_beaten(redis) && refused(redis).is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(PATIENCE, beat).await;
+        assert!(in_time.is_ok(), "neither a heartbeat nor a refusal");
+        stack.leave(PATIENCE).await;
     }
 }
 

@@ -102,9 +102,13 @@ async fn a_body_that_is_slow_or_huge_holds_nothing_up() {
                 .starts_with(&format!("HTTP/1.1 {status}"))
         );
         // Never the whole body; ends when the server closes.
-        while stream.write_all(&[b'x'; 1024]).await.is_ok() {
-            tokio::task::yield_now().await;
-        }
+        let closed = async {
+            while stream.write_all(&[b'x'; 1024]).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(60), closed).await;
+        assert!(in_time.is_ok(), "{method}: the server reads on");
     }
 }
 

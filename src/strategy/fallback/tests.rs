@@ -333,6 +333,49 @@ proptest! {
         }
     }
 
+    /// Where N requests cost more than a capacity the windows of `fixedwindow` are longer than the law's, so the properties
+    /// above leave it to this one: a request of each on either side of where two windows meet.
+    #[test]
+    fn longer_windows_add_a_request_of_each_on_either_side(
+        quota in (1_u64..12, 1_u64..20, 100_000_u64..4_000_000), instances in 2_u64..8, cost in 1_u64..5,
+        after_denials in proptest::bool::ANY, before in requests(1..2), during in requests(1..2), after in requests(1..2),
+    ) {
+        let (capacity, tokens, period_us) = quota;
+        let quota = Quota::new(capacity, tokens, Duration::from_micros(period_us)).unwrap();
+        let limit = Limit { algorithm: crate::algorithm::named("fixedwindow").unwrap(), quota };
+        let cost = cost.min(capacity);
+        proptest::prop_assume!(has_other_windows(limit, instances, cost));
+        let (world, mut admitted) = (World::of(instances), Vec::new());
+        world.run(limit, &all_costing(before, cost), &mut admitted);
+        if after_denials {
+            let all = (0..world.instances.len()).flat_map(|instance| (0..=capacity).map(move |_| (0, instance, cost)));
+            world.run(limit, &all.collect::<Vec<_>>(), &mut admitted);
+        }
+        world.store.set(Mode::Away);
+        world.run(limit, &all_costing(during, cost), &mut admitted);
+        world.store.set(Mode::Up);
+        world.write_back();
+        world.run(limit, &all_costing(after, cost), &mut admitted);
+        for (i, first) in admitted.iter().enumerate() {
+            let mut sum = 0;
+            for one in &admitted[i..] {
+                sum += one.cost;
+                // The law's own windows may have a capacity on either side too.
+                let most = 2 * (capacity + instances * cost) * quota.unit();
+                let gained = (one.at_us - first.at_us) * quota.gain();
+                prop_assert!(sum * quota.unit() <= most + gained, "{sum} in {admitted:?}");
+            }
+        }
+        // What is admitted alone, by itself: no more than a request of each in each of the longer windows.
+        let stretched_us = quota.holding(instances * cost).unwrap().fill_time_us();
+        let local: Vec<_> = admitted.iter().filter(|one| one.is_local).collect();
+        for first in &local {
+            let in_window = local.iter().filter(|one| one.at_us / stretched_us == first.at_us / stretched_us);
+            let sum: u64 = in_window.map(|one| one.cost).sum();
+            prop_assert!(sum <= instances * cost, "{sum} in one window: {admitted:?}");
+        }
+    }
+
     /// While k of N are cut off, these admit k/N of a capacity and of the rate, and the others keep the law.
     #[test]
     fn some_that_are_cut_off_admit_their_share(
