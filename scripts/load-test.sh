@@ -10,7 +10,9 @@
 
 set -euo pipefail
 
-readonly CAPACITY=50
+readonly # A little more than the default of LIMITER_DENIAL_CACHE, in seconds.
+DENIALS_LAST=1.1
+CAPACITY=50
 readonly RATE=10
 readonly SCENARIOS='burst several-clients burst-then-steady'
 readonly ALL='tokenbucket-lua tokenbucket-transaction tokenbucket-hash tokenbucket-memory'
@@ -306,7 +308,8 @@ start_service() {
     start_nginx $ports
 }
 
-# Fresh buckets for every scenario: an emptied Redis, or, for memory, a new instance.
+# Fresh buckets for every scenario: an emptied Redis, or, for memory, a new instance. Instances do not see that Redis was
+# emptied, and may go by a denial of before for as long as LIMITER_DENIAL_CACHE says: so long it waits.
 play_all() {
     local strategy scenario count number=0 total
     # shellcheck disable=SC2086 # lists of words
@@ -319,6 +322,7 @@ play_all() {
             printf '[%2d/%d] %-24s %-18s ' $number $total "$strategy" "$scenario"
             if [ -z "$nginx_pid" ]; then start_service "$strategy" "$count"; fi
             redis flushall >/dev/null
+            sleep $DENIALS_LAST
             result=$("$target/release/examples/load" "http://127.0.0.1:$nginx_port" "$scenario" \
                 --capacity $CAPACITY --rate $RATE) || die "the generator failed: $strategy, $scenario"
             judge "$strategy" "$scenario" "$count"
