@@ -18,13 +18,14 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::time::Duration;
-//! use tollgate::{Identity, Quota, limiter::Answer};
+//! use tollgate::{Quota, limiter::{Call, Ruling}};
 //!
 //! // A burst of 2, then one a minute.
 //! let limiter = tollgate::in_memory(Quota::new(2, 1, Duration::from_secs(60))?);
-//! let alice = Identity::new().with_part(b"alice");
+//! let alice = Call::of("192.0.2.1".parse()?);
 //! for expected in [true, true, false] {
-//!     let Answer::Decided(verdict) = limiter.check(&alice).await else { unreachable!("memory never fails") };
+//!     let answer = limiter.check(&alice).await;
+//!     let Ruling::Decided(verdict) = answer.ruling else { unreachable!("memory never fails") };
 //!     assert_eq!(verdict.admitted, expected);
 //! }
 //! # Ok(())
@@ -46,7 +47,8 @@ use std::sync::Arc;
 
 pub use domain::{
     Charge, Clock, Cost, CostAboveCapacity, Decision, Identity, Key, Limit, ManualClock, Mode,
-    Outcome, Quota, QuotaError, Receipt, RuleName, RuleNameError, Source, Unmergeable, Verdict,
+    Networks, NetworksError, OnStoreError, Outcome, Quota, QuotaError, Receipt, RuleName,
+    RuleNameError, Source, Unmergeable, Verdict,
 };
 
 /// Most keys that [`in_memory`] remembers.

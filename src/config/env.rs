@@ -250,3 +250,15 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
 
 /// What [`duration`] allows.
 pub(super) const A_DURATION: &str = "a duration with its unit, such as 50ms, 5s or 1m, up to 24h";
+
+/// A duration with its unit, or `off` for none.
+pub(super) fn or_off(text: &str) -> Option<Duration> {
+    match text {
+        "off" => Some(Duration::ZERO),
+        _ => duration(text),
+    }
+}
+
+/// What [`or_off`] allows.
+pub(super) const A_DURATION_OR_OFF: &str =
+    "a duration with its unit, such as 50ms, 5s or 1m, up to 24h, or `off`";

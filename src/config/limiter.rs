@@ -1,11 +1,12 @@
 //! What is limited and how.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::env::{Reader, duration};
 use crate::algorithm::{self, named};
-use crate::domain::{Limit, Quota};
-use crate::limiter::{OnStoreError, Rule};
+use crate::domain::{Limit, OnStoreError, Quota};
+use crate::limiter::{Rule, RuleMode};
 use crate::strategy::factory::Kind;
 
 /// What `LIMITER_DENIAL_CACHE` allows: so long can a reset by another instance go unnoticed.
@@ -19,7 +20,11 @@ pub struct Limiter {
     pub kind: Kind,
     /// Reads `LIMITER_STRATEGY`, the part before the hyphen, `LIMITER_CAPACITY` or `BUCKET_CAPACITY` (default 100), and
     /// `LIMITER_REFILL_RATE` or `REFILL_RATE` (default 10 a second).
-    pub rule: Rule,
+    pub limit: Limit,
+    /// Reads `RULES_FILE`. Default none: then there is one rule, made of the other variables.
+    pub rules_file: Option<PathBuf>,
+    /// Reads `LIMITER_MODE`. Default `enforce`.
+    pub mode: RuleMode,
     /// Reads `LIMITER_ON_STORE_ERROR`. Default `local`.
     pub on_store_error: OnStoreError,
     /// Reads `LIMITER_INSTANCES`. Default 1.
@@ -35,7 +40,16 @@ pub struct Limiter {
 impl Limiter {
     /// The algorithm and the strategy as `LIMITER_STRATEGY` names them.
     pub fn strategy(&self) -> String {
-        pair_name(self.rule.limit.algorithm, self.kind)
+        pair_name(self.limit.algorithm, self.kind)
+    }
+
+    /// The rule that the variables make, which is in force without a rules file.
+    pub fn default_rule(&self) -> Rule {
+        let rule = Rule::default_of(self.limit).on_store_error(self.on_store_error);
+        Rule {
+            mode: self.mode,
+            ..rule
+        }
     }
 
     pub(super) fn read(reader: &mut Reader) -> Self {
@@ -43,7 +57,11 @@ impl Limiter {
         let quota = quota(reader);
         Self {
             kind,
-            rule: Rule::default_of(Limit { algorithm, quota }),
+            limit: Limit { algorithm, quota },
+            rules_file: reader.optional("RULES_FILE", "a path", |path| Some(path.into())),
+            mode: reader.value("LIMITER_MODE", "`enforce`, `shadow` or `off`", |text| {
+                RuleMode::ALL.into_iter().find(|mode| mode.name() == text)
+            }),
             on_store_error: on_store_error(reader),
             instances: reader.value("LIMITER_INSTANCES", "a number from 1 to 10000", |text| {
                 text.parse()

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::env::{A_DURATION, Reader, duration};
+use super::env::{A_DURATION, A_DURATION_OR_OFF, Reader, duration, or_off};
 
 /// Where and as whom to serve.
 #[derive(Debug, Clone)]
@@ -30,14 +30,7 @@ impl Server {
                 instance_id,
             ),
             shutdown_timeout: reader.value("SHUTDOWN_TIMEOUT", A_DURATION, duration),
-            shutdown_delay: reader.value(
-                "SHUTDOWN_DELAY",
-                "a duration with its unit, such as 5s, or `off`",
-                |text| match text {
-                    "off" => Some(Duration::ZERO),
-                    _ => duration(text),
-                },
-            ),
+            shutdown_delay: reader.value("SHUTDOWN_DELAY", A_DURATION_OR_OFF, or_off),
         }
     }
 }

@@ -56,6 +56,21 @@ pub const VARIABLES: &[Variable] = &[
         "proxies whose X-Forwarded-For counts: networks, `loopback`, `private`",
     ),
     plain(
+        "RATELIMIT_HEADERS",
+        "draft,legacy",
+        "headers that tell of limits: `draft,legacy`, `draft` (RateLimit), `legacy` (X-RateLimit-*), `none`",
+    ),
+    plain(
+        "RATELIMIT_SHADOW_HEADER",
+        "off",
+        "whether X-RateLimit-Shadow names rules in shadow that would have denied: `on`, `off`",
+    ),
+    plain(
+        "RETRY_AFTER_JITTER",
+        "off",
+        "how much later than they could, denied clients are told to come back at most; `off`",
+    ),
+    plain(
         "HTTP_MAX_CONNECTIONS",
         "10000",
         "most connections at once; more wait to be accepted",
@@ -102,6 +117,16 @@ pub const VARIABLES: &[Variable] = &[
     ),
     plain("BUCKET_CAPACITY", "", "another name for LIMITER_CAPACITY"),
     plain("REFILL_RATE", "", "another name for LIMITER_REFILL_RATE"),
+    plain(
+        "RULES_FILE",
+        "",
+        "file with rules, which then replace LIMITER_CAPACITY and LIMITER_REFILL_RATE; read again when it changes",
+    ),
+    plain(
+        "LIMITER_MODE",
+        "enforce",
+        "`enforce`, `shadow` (count, refuse nothing) or `off`; rules of a file may set their own",
+    ),
     plain(
         "LIMITER_ON_STORE_ERROR",
         "local",

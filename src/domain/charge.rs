@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 
 use crate::algorithm::Algorithm;
-use crate::domain::{Key, Quota};
+use crate::domain::{Key, OnStoreError, Quota};
 
 /// Tokens that one request takes: 1 or more.
 pub type Cost = NonZeroU64;
@@ -41,6 +41,7 @@ pub struct Charge {
     limit: Limit,
     cost: Cost,
     mode: Mode,
+    on_store_error: OnStoreError,
 }
 
 /// A cost that its limit can never admit, however long one waits.
@@ -86,6 +87,7 @@ impl Charge {
             limit,
             cost,
             mode: Mode::Enforced,
+            on_store_error: OnStoreError::Local,
         })
     }
 
@@ -104,6 +106,7 @@ impl Charge {
         let cost = self.cost.saturating_add(other.cost.get());
         Ok(Self {
             mode: self.mode,
+            on_store_error: self.on_store_error,
             ..Self::new(self.key, self.limit, cost)?
         })
     }
@@ -113,6 +116,15 @@ impl Charge {
     pub fn observed(self) -> Self {
         Self {
             mode: Mode::Observed,
+            ..self
+        }
+    }
+
+    /// The same charge, with another answer for when the store cannot decide; [`OnStoreError::Local`] is the first.
+    #[must_use]
+    pub fn with_on_store_error(self, on_store_error: OnStoreError) -> Self {
+        Self {
+            on_store_error,
             ..self
         }
     }
@@ -135,6 +147,11 @@ impl Charge {
     /// Whether this charge can deny its request.
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// What this charge is answered when the store cannot decide.
+    pub fn on_store_error(&self) -> OnStoreError {
+        self.on_store_error
     }
 
     /// Whether this charge can deny its request.

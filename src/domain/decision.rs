@@ -26,6 +26,8 @@ pub enum Source {
     Local,
     /// This instance, which remembers that the store denied the same a moment ago.
     Cache,
+    /// Nobody: the store could not, and the charge is one that then passes uncounted.
+    Nobody,
 }
 
 impl Source {
@@ -35,6 +37,7 @@ impl Source {
             Self::Store => "store",
             Self::Local => "local",
             Self::Cache => "cache",
+            Self::Nobody => "nobody",
         }
     }
 }

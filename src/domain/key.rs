@@ -104,18 +104,51 @@ impl Identity {
         self.separate();
         match std::str::from_utf8(part) {
             Ok(plain) if is_plain(part) => self.0.push_str(plain),
-            _ => {
-                let digest = Sha256::digest(part);
-                self.0.push('~');
-                URL_SAFE_NO_PAD.encode_string(&digest[..16], &mut self.0);
-            }
+            _ => self.push_hash(part),
         }
         self
+    }
+
+    /// Adds something that nobody may read in the store or in a log, such as an API key: hashed, however it looks.
+    #[must_use]
+    pub fn with_secret(mut self, part: &[u8]) -> Self {
+        self.separate();
+        self.push_hash(part);
+        self
+    }
+
+    /// Adds a part in the form in which [`hashed`](Self::hashed) shows it; `None` if `text` has another form.
+    #[must_use]
+    pub fn with_hashed(mut self, text: &str) -> Option<Self> {
+        if !Self::is_hashed(text) {
+            return None;
+        }
+        self.separate();
+        self.0.push_str(text);
+        Some(self)
+    }
+
+    /// `part` as it stands in keys when it is hashed: `~` and 22 base64url characters, 128 bits of SHA-256.
+    pub fn hashed(part: &[u8]) -> String {
+        Self::new().with_secret(part).0
+    }
+
+    /// Whether `text` has the form of a hashed part.
+    pub fn is_hashed(text: &str) -> bool {
+        text.strip_prefix('~')
+            .and_then(|hash| URL_SAFE_NO_PAD.decode(hash).ok())
+            .is_some_and(|hash| hash.len() == 16)
     }
 
     /// The encoded parts.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    fn push_hash(&mut self, part: &[u8]) {
+        let digest = Sha256::digest(part);
+        self.0.push('~');
+        URL_SAFE_NO_PAD.encode_string(&digest[..16], &mut self.0);
     }
 
     fn separate(&mut self) {

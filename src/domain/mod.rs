@@ -4,6 +4,8 @@ mod charge;
 mod clock;
 mod decision;
 mod key;
+mod networks;
+mod on_store_error;
 mod quota;
 mod receipt;
 
@@ -11,5 +13,7 @@ pub use charge::{Charge, Cost, CostAboveCapacity, Limit, Mode, Unmergeable};
 pub use clock::{Clock, ManualClock};
 pub use decision::{Decision, Outcome, Source, Verdict};
 pub use key::{Identity, Key, RuleName, RuleNameError};
+pub use networks::{Networks, NetworksError};
+pub use on_store_error::OnStoreError;
 pub use quota::{Quota, QuotaError};
 pub use receipt::Receipt;

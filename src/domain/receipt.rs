@@ -26,7 +26,8 @@ impl Verdict {
         let charged = charges
             .iter()
             .zip(&self.decisions)
-            .filter(|(_, decision)| self.admitted && decision.is_allowed());
+            .filter(|(_, decision)| self.admitted && decision.is_allowed())
+            .filter(|(_, decision)| decision.source != Source::Nobody);
         for (charge, decision) in charged {
             if let Some(receipt) = receipts
                 .iter_mut()

@@ -1,24 +1,30 @@
-//! A decision as response headers.
+//! An answer as response headers.
 //!
 //! | header | value |
 //! | --- | --- |
-//! | `X-RateLimit-Limit` | the capacity |
-//! | `X-RateLimit-Remaining` | whole tokens left |
-//! | `X-RateLimit-Reset` | seconds until the bucket is full |
-//! | `RateLimit-Policy` | `"default";q=100;w=10`: the capacity and the seconds in which it refills |
-//! | `RateLimit` | `"default";r=95;t=1`: whole tokens left and the seconds until one more exists (on a denial, until the same request can pass) |
-//! | `Retry-After` | on a denial, those seconds, at least 1 |
+//! | `X-RateLimit-Limit` | the capacity of the limit that denied the request, else of the one with the least left |
+//! | `X-RateLimit-Remaining` | whole tokens left in it |
+//! | `X-RateLimit-Reset` | seconds until it is full |
+//! | `RateLimit-Policy` | `"default";q=100;w=10` for each limit: the capacity and the seconds in which it refills |
+//! | `RateLimit` | `"default";r=95;t=1` for each limit: whole tokens left and the seconds until one more exists (on a denial, until the same request can pass) |
+//! | `Retry-After` | on a denial, the longest of those seconds, at least 1 |
 //! | `X-RateLimit-Source` | `local` when this instance decided alone because the store could not |
+//! | `X-RateLimit-Shadow` | on request, `"name";r=0;t=1` for each limit in shadow that would have denied |
 //!
-//! Seconds are rounded up. The `RateLimit` fields follow draft-ietf-httpapi-ratelimit-headers, drafts 08 to 11.
+//! The limit that binds stands first. Seconds are rounded up. The `RateLimit` fields follow
+//! draft-ietf-httpapi-ratelimit-headers, drafts 08 to 11; they and `X-RateLimit-Shadow` are lists (RFC 9651).
 
+use std::cmp::Reverse;
+use std::fmt::Write;
+use std::str::FromStr;
 use std::time::Duration;
 
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
-use crate::domain::{Decision, Source};
-use crate::limiter::Rule;
+use crate::domain::Source;
+use crate::limiter::{Answer, Ruled};
 
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
@@ -26,32 +32,124 @@ const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const SOURCE: HeaderName = HeaderName::from_static("x-ratelimit-source");
 const STATE: HeaderName = HeaderName::from_static("ratelimit");
+const SHADOW: HeaderName = HeaderName::from_static("x-ratelimit-shadow");
 
-/// Sets the headers of a decision under `rule`, replacing any of the same name.
-pub(super) fn set(headers: &mut HeaderMap, rule: &Rule, decision: &Decision) {
-    let wait = decision.retry_after();
-    let next = whole_seconds(wait.unwrap_or(decision.next_after));
-    let (name, window) = (
-        rule.name.as_str(),
-        whole_seconds(rule.limit.quota.fill_time()),
-    );
-    headers.insert(LIMIT, decision.limit.into());
-    headers.insert(REMAINING, decision.remaining.into());
-    headers.insert(RESET, whole_seconds(decision.reset_after).into());
-    headers.insert(
-        POLICY,
-        value(format!("\"{name}\";q={};w={window}", decision.limit)),
-    );
-    headers.insert(
-        STATE,
-        value(format!("\"{name}\";r={};t={next}", decision.remaining)),
-    );
-    if wait.is_some() {
-        headers.insert(RETRY_AFTER, next.max(1).into());
+/// Which headers tell of limits. `Retry-After` stands on every denial, whatever is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeaderStyle {
+    /// `RateLimit-Policy` and `RateLimit`.
+    pub draft: bool,
+    /// `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset`.
+    pub legacy: bool,
+    /// `X-RateLimit-Shadow`.
+    pub shadow: bool,
+}
+
+impl Default for HeaderStyle {
+    fn default() -> Self {
+        Self {
+            draft: true,
+            legacy: true,
+            shadow: false,
+        }
     }
-    if decision.source == Source::Local {
+}
+
+impl FromStr for HeaderStyle {
+    type Err = ();
+
+    /// Reads `none`, or `draft` and `legacy` with a comma between.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut style = Self {
+            draft: false,
+            legacy: false,
+            shadow: false,
+        };
+        if text == "none" {
+            return Ok(style);
+        }
+        for word in text.split(',').map(str::trim) {
+            match word {
+                "draft" => style.draft = true,
+                "legacy" => style.legacy = true,
+                _ => return Err(()),
+            }
+        }
+        Ok(style)
+    }
+}
+
+/// Sets the headers of an answer, replacing any of the same name. `later` is added to how long a denied client is told
+/// to wait.
+pub(super) fn set(headers: &mut HeaderMap, answer: &Answer, style: HeaderStyle, later: Duration) {
+    let mut limits: SmallVec<[Ruled<'_>; 1]> = answer
+        .enforced()
+        .filter(|ruled| ruled.decision.source != Source::Nobody)
+        .collect();
+    // The sort is stable: what binds equally stays in the order of the rules.
+    limits.sort_by_key(|ruled| binding(ruled));
+    if let Some(first) = limits.first() {
+        if style.legacy {
+            let reset = whole_seconds(first.decision.reset_after);
+            headers.insert(LIMIT, first.decision.limit.into());
+            headers.insert(REMAINING, first.decision.remaining.into());
+            headers.insert(RESET, reset.into());
+        }
+        if style.draft {
+            headers.insert(STATE, list(&limits, state));
+            headers.insert(POLICY, list(&limits, policy));
+        }
+        if let Some(wait) = first.decision.retry_after() {
+            headers.insert(RETRY_AFTER, whole_seconds(wait + later).max(1).into());
+        }
+    }
+    let is_local = |ruled: &Ruled<'_>| ruled.decision.source == Source::Local;
+    if (style.draft || style.legacy) && limits.iter().any(is_local) {
         headers.insert(SOURCE, HeaderValue::from_static(Source::Local.name()));
     }
+    if style.shadow {
+        let denials: SmallVec<[Ruled<'_>; 1]> = answer.shadow_denials().collect();
+        if !denials.is_empty() {
+            headers.insert(SHADOW, list(&denials, state));
+        }
+    }
+}
+
+/// The limit that denies for the longest comes first; if none denies, the one with the least left.
+fn binding(ruled: &Ruled<'_>) -> (Reverse<Option<Duration>>, u64, Reverse<Duration>) {
+    let decision = ruled.decision;
+    (
+        Reverse(decision.retry_after()),
+        decision.remaining,
+        Reverse(decision.next_after),
+    )
+}
+
+/// `"default";q=100;w=10`.
+fn policy(to: &mut String, ruled: &Ruled<'_>) {
+    let window = whole_seconds(ruled.charge.limit().quota.fill_time());
+    let (name, limit) = (ruled.rule.name.as_str(), ruled.decision.limit);
+    // Writing to a String cannot fail.
+    let _ = write!(to, "\"{name}\";q={limit};w={window}");
+}
+
+/// `"default";r=95;t=1`.
+fn state(to: &mut String, ruled: &Ruled<'_>) {
+    let decision = ruled.decision;
+    let next = whole_seconds(decision.retry_after().unwrap_or(decision.next_after));
+    let (name, remaining) = (ruled.rule.name.as_str(), decision.remaining);
+    let _ = write!(to, "\"{name}\";r={remaining};t={next}");
+}
+
+fn list(limits: &[Ruled<'_>], write: impl Fn(&mut String, &Ruled<'_>)) -> HeaderValue {
+    let mut text = String::with_capacity(limits.len() * 32);
+    for ruled in limits {
+        if !text.is_empty() {
+            text.push_str(", ");
+        }
+        write(&mut text, ruled);
+    }
+    HeaderValue::try_from(text).expect("rule names and numbers are visible ASCII")
 }
 
 /// Seconds, rounded up.
@@ -59,75 +157,38 @@ pub(super) fn whole_seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
-fn value(text: String) -> HeaderValue {
-    HeaderValue::try_from(text).expect("a rule name and numbers are visible ASCII")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Outcome, Quota};
 
-    fn headers(capacity: u64, decision: Decision) -> Vec<(String, String)> {
-        let rule = Rule::token_bucket(Quota::new(capacity, 10, Duration::from_secs(1)).unwrap());
-        let mut headers = HeaderMap::new();
-        set(&mut headers, &rule, &decision);
-        headers
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
-            .collect()
-    }
-
-    fn expected(rows: &[(&str, &str)]) -> Vec<(String, String)> {
-        rows.iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect()
+    #[test]
+    fn styles_are_read() {
+        let style = |draft, legacy| {
+            Ok(HeaderStyle {
+                draft,
+                legacy,
+                shadow: false,
+            })
+        };
+        for (text, expected) in [
+            ("draft,legacy", style(true, true)),
+            ("legacy, draft", style(true, true)),
+            ("draft", style(true, false)),
+            ("legacy", style(false, true)),
+            ("none", style(false, false)),
+            ("", Err(())),
+            ("none,draft", Err(())),
+            ("Draft", Err(())),
+        ] {
+            assert_eq!(text.parse(), expected, "{text}");
+        }
     }
 
     #[test]
-    fn an_admitted_request() {
-        let decision = Decision {
-            outcome: Outcome::Allowed,
-            limit: 100,
-            remaining: 95,
-            reset_after: Duration::from_micros(500_001),
-            next_after: Duration::from_micros(1),
-            source: Source::Store,
-        };
-        assert_eq!(
-            headers(100, decision),
-            expected(&[
-                ("x-ratelimit-limit", "100"),
-                ("x-ratelimit-remaining", "95"),
-                ("x-ratelimit-reset", "1"),
-                ("ratelimit-policy", "\"default\";q=100;w=10"),
-                ("ratelimit", "\"default\";r=95;t=1"),
-            ])
-        );
-    }
-
-    #[test]
-    fn a_denied_request_is_told_when_to_come_back() {
-        let decision = Decision {
-            outcome: Outcome::Denied {
-                retry_after: Duration::from_micros(1_000_001),
-            },
-            limit: 5,
-            remaining: 0,
-            reset_after: Duration::from_secs(3),
-            next_after: Duration::from_micros(1),
-            source: Source::Store,
-        };
-        assert_eq!(
-            headers(5, decision),
-            expected(&[
-                ("x-ratelimit-limit", "5"),
-                ("x-ratelimit-remaining", "0"),
-                ("x-ratelimit-reset", "3"),
-                ("ratelimit-policy", "\"default\";q=5;w=1"),
-                ("ratelimit", "\"default\";r=0;t=2"),
-                ("retry-after", "2"),
-            ])
-        );
+    fn seconds_are_rounded_up() {
+        let micros = Duration::from_micros;
+        for (duration, expected) in [(0, 0), (1, 1), (1_000_000, 1), (1_000_001, 2)] {
+            assert_eq!(whole_seconds(micros(duration)), expected);
+        }
     }
 }

@@ -1,17 +1,16 @@
 //! The tower layer that any axum application can wrap its routes in.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tower::Layer;
 
 use super::service::RateLimit;
-use super::{ClientIp, TrustedProxies};
+use super::{ClientIp, HeaderStyle};
+use crate::domain::Networks;
 use crate::limiter::Limiter;
 
-/// Network bits by which IPv6 clients are counted: what one subscriber usually has.
-pub(super) const DEFAULT_IPV6_PREFIX: u8 = 64;
-
-/// Limits requests by the client's address.
+/// Limits requests by the rules of a [`Limiter`].
 ///
 /// The service must know its peers: serve it with `into_make_service_with_connect_info::<SocketAddr>()`.
 ///
@@ -36,32 +35,43 @@ pub(super) const DEFAULT_IPV6_PREFIX: u8 = 64;
 /// ```
 #[derive(Debug, Clone)]
 pub struct RateLimitLayer {
-    limiter: Arc<Limiter>,
-    clients: ClientIp,
-    ipv6_prefix: u8,
+    pub(super) limiter: Arc<Limiter>,
+    pub(super) clients: ClientIp,
+    pub(super) style: HeaderStyle,
+    pub(super) jitter: Duration,
+    pub(super) seed: u64,
 }
 
 impl RateLimitLayer {
-    /// Limits by the peer's address; IPv6 peers by their /64 network.
+    /// Limits by the peer's address.
     pub fn new(limiter: impl Into<Arc<Limiter>>) -> Self {
         Self {
             limiter: limiter.into(),
             clients: ClientIp::default(),
-            ipv6_prefix: DEFAULT_IPV6_PREFIX,
+            style: HeaderStyle::default(),
+            jitter: Duration::ZERO,
+            seed: 0,
         }
     }
 
-    /// Believes what these proxies say in `X-Forwarded-For`.
+    /// Believes what these proxies say in `X-Forwarded-For`, and in the headers that name a plan.
     #[must_use]
-    pub fn trusted_proxies(mut self, trusted: TrustedProxies) -> Self {
+    pub fn trusted_proxies(mut self, trusted: Networks) -> Self {
         self.clients = ClientIp::new(trusted);
         self
     }
 
-    /// Counts IPv6 clients by a network of that many bits, 0 to 128.
+    /// Tells of limits by these headers.
     #[must_use]
-    pub fn ipv6_prefix(mut self, bits: u8) -> Self {
-        self.ipv6_prefix = bits;
+    pub fn headers(mut self, style: HeaderStyle) -> Self {
+        self.style = style;
+        self
+    }
+
+    /// Tells denied clients to come back later than they could, by up to `longest`, at random from `seed`.
+    #[must_use]
+    pub fn retry_after_jitter(mut self, longest: Duration, seed: u64) -> Self {
+        (self.jitter, self.seed) = (longest, seed);
         self
     }
 }
@@ -70,11 +80,6 @@ impl<S> Layer<S> for RateLimitLayer {
     type Service = RateLimit<S>;
 
     fn layer(&self, inner: S) -> RateLimit<S> {
-        RateLimit::new(
-            inner,
-            self.limiter.clone(),
-            self.clients.clone(),
-            self.ipv6_prefix,
-        )
+        RateLimit::new(inner, self)
     }
 }

@@ -9,8 +9,9 @@ mod retry_after;
 pub mod routes;
 mod service;
 
-pub use client_ip::{ClientIp, TrustedProxies, TrustedProxiesError};
+pub use client_ip::ClientIp;
 pub use duration::go_duration;
+pub use headers::HeaderStyle;
 pub use layer::RateLimitLayer;
 pub use reply::Problem;
 pub use retry_after::RetryAfter;

@@ -1,14 +1,17 @@
 //! Answers that are not a success: problem details (RFC 9457) with the member `error` of the replaced services.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use smallvec::SmallVec;
 
 use super::headers;
-use crate::domain::{CostAboveCapacity, Decision, Verdict};
-use crate::limiter::Rule;
+use crate::domain::CostAboveCapacity;
+use crate::limiter::{Answer, Part, Rule};
 
 /// The problem type of draft-ietf-httpapi-ratelimit-headers for a quota that is used up.
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
@@ -24,6 +27,8 @@ pub struct Problem {
     error: &'static str,
     #[serde(rename = "violated-policies", skip_serializing_if = "Vec::is_empty")]
     violated_policies: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
 }
 
 impl Problem {
@@ -36,6 +41,7 @@ impl Problem {
             detail: detail.into(),
             error,
             violated_policies: Vec::new(),
+            retry_after_ms: None,
         }
     }
 }
@@ -48,30 +54,57 @@ impl IntoResponse for Problem {
     }
 }
 
-/// 429 with the numbers of the limit that denied the request.
-pub(super) fn denied(rule: &Rule, verdict: &Verdict) -> Response {
-    let denial = verdict
-        .decisions
-        .iter()
-        .find(|decision| !decision.is_allowed());
-    let detail = match denial.and_then(Decision::retry_after) {
-        Some(wait) => format!("Try again in {} s.", headers::whole_seconds(wait).max(1)),
-        None => "Try again later.".to_owned(),
-    };
+/// 429 with the numbers of the limits that denied the request.
+pub(super) fn denied(answer: &Answer, later: Duration) -> Response {
+    let denials = answer
+        .enforced()
+        .filter_map(|ruled| Some((ruled.rule, ruled.decision.retry_after()?)));
+    let denials: SmallVec<[(&Rule, Duration); 1]> = denials.collect();
+    let longest = denials.iter().max_by_key(|(_, wait)| *wait);
+    let (detail, wait) = longest.map_or_else(
+        || ("Try again later.".to_owned(), Duration::ZERO),
+        |(rule, wait)| {
+            let (name, wait) = (rule.name.as_str(), *wait + later);
+            let seconds = headers::whole_seconds(wait).max(1);
+            let detail = format!("The limit \"{name}\" is used up. Try again in {seconds} s.");
+            (detail, wait)
+        },
+    );
     let mut problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "Rate limit exceeded", detail);
     problem.kind = QUOTA_EXCEEDED;
-    problem.violated_policies = vec![rule.name.as_str().to_owned()];
-    let mut response = problem.into_response();
-    if let Some(decision) = denial {
-        headers::set(response.headers_mut(), rule, decision);
-    }
-    response
+    problem.violated_policies = denials
+        .iter()
+        .map(|(rule, _)| rule.name.as_str().to_owned())
+        .collect();
+    problem.retry_after_ms = Some(whole_millis(wait));
+    problem.into_response()
 }
 
 /// 422: the cost is above the capacity, so there is nothing to wait for.
-pub(super) fn inadmissible(error: CostAboveCapacity) -> Response {
+pub(super) fn inadmissible(rule: &Rule, error: CostAboveCapacity) -> Response {
     let status = StatusCode::UNPROCESSABLE_ENTITY;
-    Problem::new(status, "Cost above the limit", format!("{error}.")).into_response()
+    let name = rule.name.as_str();
+    let CostAboveCapacity { cost, capacity } = error;
+    let detail = format!(
+        "This request costs {cost}, and the limit \"{name}\" never holds more than {capacity}."
+    );
+    let mut problem = Problem::new(status, "Cost above the limit", detail);
+    problem.violated_policies = vec![name.to_owned()];
+    problem.into_response()
+}
+
+/// 403: a rule refuses such requests.
+pub(super) fn banned(rule: &Rule) -> Response {
+    let detail = format!("The rule \"{}\" refuses such requests.", rule.name.as_str());
+    Problem::new(StatusCode::FORBIDDEN, "Forbidden", detail).into_response()
+}
+
+/// 403: what a rule counts by is absent.
+pub(super) fn key_absent(rule: &Rule, part: Option<&Part>) -> Response {
+    let part = part.map_or_else(|| "part of it".to_owned(), Part::to_string);
+    let name = rule.name.as_str();
+    let detail = format!("The limit \"{name}\" needs the {part}, which this request lacks.");
+    Problem::new(StatusCode::FORBIDDEN, "Forbidden", detail).into_response()
 }
 
 /// 503: the store could not decide.
@@ -82,4 +115,10 @@ pub(super) fn unavailable() -> Problem {
         "Rate limiter unavailable",
         detail,
     )
+}
+
+/// Milliseconds, rounded up.
+fn whole_millis(duration: Duration) -> u64 {
+    let millis = duration.as_nanos().div_ceil(1_000_000);
+    u64::try_from(millis).unwrap_or(u64::MAX)
 }

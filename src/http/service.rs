@@ -6,16 +6,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::extract::ConnectInfo;
-use axum::http::Request;
+use axum::http::header::HOST;
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, Request};
 use axum::response::{IntoResponse, Response};
 use tower::Service;
 use tracing::error;
 
-use super::{ClientIp, RetryAfter, headers, reply};
-use crate::domain::Identity;
-use crate::limiter::{Answer, Limiter};
+use super::retry_after::Jitter;
+use super::{ClientIp, HeaderStyle, RateLimitLayer, RetryAfter, headers, reply};
+use crate::limiter::{Answer, Call, Fields, Limiter, Reading, Ruling};
 
 /// Asks the limiter for each request: passes it on, or answers 429 or 503 itself.
 #[derive(Debug, Clone)]
@@ -29,17 +32,19 @@ pub struct RateLimit<S> {
 struct Gate {
     limiter: Arc<Limiter>,
     clients: ClientIp,
-    ipv6_prefix: u8,
+    style: HeaderStyle,
+    jitter: Jitter,
     retry_after: RetryAfter,
     told_of_no_peer: AtomicBool,
 }
 
 impl<S> RateLimit<S> {
-    pub(super) fn new(inner: S, limiter: Arc<Limiter>, clients: ClientIp, ipv6_prefix: u8) -> Self {
+    pub(super) fn new(inner: S, layer: &RateLimitLayer) -> Self {
         let gate = Gate {
-            limiter,
-            clients,
-            ipv6_prefix,
+            limiter: layer.limiter.clone(),
+            clients: layer.clients.clone(),
+            style: layer.style,
+            jitter: Jitter::new(layer.jitter, layer.seed),
             retry_after: RetryAfter::default(),
             told_of_no_peer: AtomicBool::new(false),
         };
@@ -51,28 +56,60 @@ impl<S> RateLimit<S> {
 }
 
 impl Gate {
-    /// Who asks; `None` without a peer.
-    fn identity<B>(&self, request: &Request<B>) -> Option<Identity> {
+    /// What the rules say of a request; `None` without a peer.
+    fn read<B>(&self, request: &Request<B>) -> Option<Reading> {
         let ConnectInfo(peer) = request.extensions().get::<ConnectInfo<SocketAddr>>()?;
-        let client = self.clients.of(peer.ip(), request.headers());
-        Some(Identity::new().with_ip(client, self.ipv6_prefix))
+        let (uri, headers) = (request.uri(), request.headers());
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+        Some(self.limiter.read(&Call {
+            client: self.clients.of(peer.ip(), headers),
+            method: request.method().as_str(),
+            path: uri.path(),
+            query: uri.query(),
+            host: uri.authority().map(Authority::as_str).or(host),
+            fields: headers,
+            from_trusted_proxy: self.clients.trusts(peer.ip()),
+        }))
     }
 
-    async fn ask(&self, identity: Option<Identity>) -> Answer {
-        match identity {
-            Some(identity) => self.limiter.check(&identity).await,
-            None => self.no_peer(),
-        }
+    /// Whether the request may pass, and what its response tells of the limits; else what it is answered.
+    async fn admit(&self, reading: Option<Reading>) -> Result<Answer, Response> {
+        let Some(reading) = reading else {
+            return Err(self.no_peer());
+        };
+        let answer = self.limiter.decide(reading).await;
+        Err(match &answer.ruling {
+            Ruling::Decided(verdict) if verdict.admitted => return Ok(answer),
+            Ruling::Unlimited => return Ok(answer),
+            Ruling::Decided(_) => {
+                let later = self.jitter.next();
+                let mut response = reply::denied(&answer, later);
+                headers::set(response.headers_mut(), &answer, self.style, later);
+                response
+            }
+            Ruling::Inadmissible { rule, error } => reply::inadmissible(answer.rule(*rule), *error),
+            Ruling::Banned { rule } => reply::banned(answer.rule(*rule)),
+            Ruling::KeyAbsent { rule, part } => {
+                reply::key_absent(answer.rule(*rule), answer.part(*rule, *part))
+            }
+            Ruling::Unavailable => self.retry_after.on(reply::unavailable()),
+        })
     }
 
     /// Without a peer nobody can be told apart. A mistake in how the application is served, so it is refused and told.
-    fn no_peer(&self) -> Answer {
+    fn no_peer(&self) -> Response {
         if !self.told_of_no_peer.swap(true, Ordering::Relaxed) {
             error!(
                 "requests carry no peer address: serve with into_make_service_with_connect_info::<SocketAddr>()"
             );
         }
-        Answer::Unavailable
+        self.retry_after.on(reply::unavailable())
+    }
+}
+
+impl Fields for HeaderMap {
+    fn first(&self, name: &str) -> Option<&[u8]> {
+        self.get(name).map(HeaderValue::as_bytes)
     }
 }
 
@@ -96,23 +133,15 @@ where
         let fresh = self.inner.clone();
         let mut ready = mem::replace(&mut self.inner, fresh);
         let gate = self.gate.clone();
-        let identity = gate.identity(&request);
+        let reading = gate.read(&request);
         Box::pin(async move {
-            let answer = gate.ask(identity).await;
-            let rule = gate.limiter.rule();
-            match answer {
-                Answer::Decided(verdict) if verdict.admitted => {
-                    let mut response = ready.call(request).await?.into_response();
-                    if let Some(decision) = verdict.decisions.first() {
-                        headers::set(response.headers_mut(), rule, decision);
-                    }
-                    Ok(response)
-                }
-                Answer::Decided(verdict) => Ok(reply::denied(rule, &verdict)),
-                Answer::Inadmissible(error) => Ok(reply::inadmissible(error)),
-                Answer::Unlimited => Ok(ready.call(request).await?.into_response()),
-                Answer::Unavailable => Ok(gate.retry_after.on(reply::unavailable())),
-            }
+            let answer = match gate.admit(reading).await {
+                Ok(answer) => answer,
+                Err(refusal) => return Ok(refusal),
+            };
+            let mut response = ready.call(request).await?.into_response();
+            headers::set(response.headers_mut(), &answer, gate.style, Duration::ZERO);
+            Ok(response)
         })
     }
 }

@@ -1,107 +1,165 @@
-//! Rules times a strategy makes verdicts; and what happens when the strategy has none.
+//! Rules times a strategy make verdicts; and what happens when the strategy has none.
 
-mod failure;
+mod answer;
+mod call;
+mod index;
+mod key_part;
+mod matching;
+mod path;
+mod pattern;
 mod rule;
+mod rule_set;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use arc_swap::ArcSwap;
 use tracing::{debug, warn};
 
-use crate::domain::{Charge, CostAboveCapacity, Identity, Key, Verdict};
-use crate::strategy::{Fault, Scope, Strategy};
+use crate::domain::OnStoreError;
+use crate::strategy::{Fault, MAX_CHARGES, Scope, Strategy};
 
-pub use failure::OnStoreError;
-pub use rule::Rule;
+pub use answer::{Answer, Ruled, Ruling};
+pub use call::{Call, Fields};
+pub use key_part::{Absent, Part};
+pub use matching::{Conditions, Match, Mismatch, Value};
+pub use path::{PathPattern, PathPatternError};
+pub use pattern::TextPattern;
+pub use rule::{Costs, Effect, Limiting, Overrides, Rule, RuleMode};
+pub use rule_set::{Applies, Counts, Reading, RuleSet, Version};
+
+use rule_set::{Keys, Refusal};
 
 /// Prefix of every key in the store unless another is chosen.
 pub const DEFAULT_PREFIX: &str = "ratelimit:";
 
-/// Counts requests by a rule and says who may pass.
+/// Network bits by which IPv6 clients are counted unless others are chosen: what one subscriber usually has.
+pub const DEFAULT_IPV6_PREFIX: u8 = 64;
+
+/// Counts requests by rules and says who may pass.
 #[derive(Debug)]
 pub struct Limiter {
-    rule: Rule,
+    rules: ArcSwap<RuleSet>,
     strategy: Arc<dyn Strategy>,
-    prefix: Box<str>,
-    on_store_error: OnStoreError,
+    keys: Keys,
     told: AtomicBool,
-}
-
-/// What a request is told.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// The limits were asked: admitted or denied, with the numbers.
-    Decided(Verdict),
-    /// The cost is above the capacity: it can never pass, so no wait is named.
-    Inadmissible(CostAboveCapacity),
-    /// The store could not be asked and the policy is to let it pass: nothing was counted.
-    Unlimited,
-    /// The store could not be asked and the policy is to refuse.
-    Unavailable,
+    told_of_too_many: AtomicBool,
 }
 
 impl Limiter {
-    /// A limiter with one rule. Keys start with [`DEFAULT_PREFIX`]; a store that fails denies.
+    /// A limiter with one rule. Keys start with [`DEFAULT_PREFIX`], IPv6 clients count by [`DEFAULT_IPV6_PREFIX`].
     pub fn new(rule: Rule, strategy: Arc<dyn Strategy>) -> Self {
+        let version = Version::of(format!("{rule:?}").as_bytes());
+        Self::with_rules(RuleSet::new(vec![rule], version), strategy)
+    }
+
+    /// A limiter with these rules.
+    pub fn with_rules(rules: RuleSet, strategy: Arc<dyn Strategy>) -> Self {
         Self {
-            rule,
+            rules: ArcSwap::from_pointee(rules),
             strategy,
-            prefix: DEFAULT_PREFIX.into(),
-            on_store_error: OnStoreError::Deny,
+            keys: Keys {
+                prefix: DEFAULT_PREFIX.into(),
+                ipv6_prefix: DEFAULT_IPV6_PREFIX,
+            },
             told: AtomicBool::new(false),
+            told_of_too_many: AtomicBool::new(false),
         }
     }
 
     /// Starts every key with `prefix` instead.
     #[must_use]
     pub fn with_prefix(mut self, prefix: &str) -> Self {
-        self.prefix = prefix.into();
+        self.keys.prefix = prefix.into();
         self
     }
 
-    /// What to answer when the store cannot decide.
+    /// Counts IPv6 clients by a network of that many bits instead, 0 to 128.
     #[must_use]
-    pub fn on_store_error(mut self, policy: OnStoreError) -> Self {
-        self.on_store_error = policy;
+    pub fn with_ipv6_prefix(mut self, bits: u8) -> Self {
+        self.keys.ipv6_prefix = bits;
         self
     }
 
-    /// The rule by which requests are counted.
-    pub fn rule(&self) -> &Rule {
-        &self.rule
+    /// The rules in force.
+    pub fn rules(&self) -> Arc<RuleSet> {
+        self.rules.load_full()
     }
 
-    /// Counts one request of `identity` and says whether it may pass.
+    /// Puts other rules in force, all at once. Requests that were read under the old ones are decided by them. A rule
+    /// that keeps its name and its algorithm keeps the usage of its buckets.
+    pub fn replace_rules(&self, rules: RuleSet) {
+        self.rules.store(Arc::new(rules));
+        self.told_of_too_many.store(false, Ordering::Relaxed);
+    }
+
+    /// Reads the rules for a request: who is counted, by which limits.
+    pub fn read(&self, call: &Call<'_>) -> Reading {
+        self.rules().read(call, &self.keys)
+    }
+
+    /// What each rule in force is to a request, in their order.
+    pub fn explain<'a>(&self, rules: &'a RuleSet, call: &Call<'_>) -> Vec<Applies<'a>> {
+        rules.explain(call, &self.keys)
+    }
+
+    /// Counts one request and says whether it may pass: [`read`](Self::read) and [`decide`](Self::decide).
     ///
     /// Dropping the future early may or may not have charged the request.
-    pub async fn check(&self, identity: &Identity) -> Answer {
-        match self.decide(identity).await {
-            Ok(verdict) => Answer::Decided(verdict),
-            Err(Fault::Inadmissible(error)) => Answer::Inadmissible(error),
-            Err(fault) => {
-                self.tell(&fault);
-                match self.on_store_error {
-                    OnStoreError::Allow => Answer::Unlimited,
-                    // Under `local` the strategy decides alone; where even that cannot be, nobody may pass.
-                    OnStoreError::Local | OnStoreError::Deny => Answer::Unavailable,
-                }
-            }
+    pub async fn check(&self, call: &Call<'_>) -> Answer {
+        let reading = self.read(call);
+        self.decide(reading).await
+    }
+
+    /// Charges what was read, all limits or none, and says whether the request may pass.
+    ///
+    /// Dropping the future early may or may not have charged the request.
+    pub async fn decide(&self, reading: Reading) -> Answer {
+        if reading.is_cut_off() && !self.told_of_too_many.swap(true, Ordering::Relaxed) {
+            let version = reading.set.version();
+            warn!(%version, most = MAX_CHARGES, "more rules apply to a request than one may have: the first ones count; told once");
+        }
+        let ruling = match reading.refusal {
+            Some(Refusal::Banned(rule)) => Ruling::Banned { rule },
+            Some(Refusal::KeyAbsent(rule, part)) => Ruling::KeyAbsent { rule, part },
+            Some(Refusal::TooCostly(rule, error)) => Ruling::Inadmissible { rule, error },
+            None if reading.charges().is_empty() => Ruling::Unlimited,
+            None => match self.strategy.decide(reading.charges()).await {
+                Ok(verdict) => Ruling::Decided(verdict),
+                Err(fault) => self.undecided(&reading, &fault),
+            },
+        };
+        let answer = Answer::new(reading, ruling);
+        answer.count();
+        answer
+    }
+
+    /// Tells what [`decide`](Self::decide) would, and charges nothing.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] when the store cannot tell.
+    pub async fn peek(&self, reading: Reading) -> Result<Answer, Fault> {
+        let verdict = self.strategy.peek(reading.charges()).await?;
+        Ok(Answer::new(reading, Ruling::Decided(verdict)))
+    }
+
+    /// The answer where even an instance of its own cannot decide.
+    fn undecided(&self, reading: &Reading, fault: &Fault) -> Ruling {
+        let policy = OnStoreError::strictest(reading.charges());
+        self.tell(fault, policy);
+        match policy {
+            OnStoreError::Allow => Ruling::Unlimited,
+            // Under `local` the strategy decides alone; where even that cannot be, nobody may pass.
+            OnStoreError::Local | OnStoreError::Deny => Ruling::Unavailable,
         }
     }
 
-    async fn decide(&self, identity: &Identity) -> Result<Verdict, Fault> {
-        let Rule { name, limit, cost } = &self.rule;
-        let key = Key::new(&self.prefix, limit.algorithm, name, identity);
-        let charge =
-            Charge::new(key, *limit, *cost).map_err(|error| Fault::Malformed(error.to_string()))?;
-        self.strategy.decide(&[charge]).await
-    }
-
     /// Tells of a fault of one request, once; those of the store are told by whoever keeps watch over it.
-    fn tell(&self, fault: &Fault) {
+    fn tell(&self, fault: &Fault, policy: OnStoreError) {
         debug!(%fault, ambiguous = fault.is_ambiguous(), "no decision");
         if fault.scope() == Scope::Request && !self.told.swap(true, Ordering::Relaxed) {
-            let (policy, advice) = (self.on_store_error.name(), fault.advice());
+            let (policy, advice) = (policy.name(), fault.advice());
             warn!(%fault, advice, policy, "a request could not be decided; told once, others at debug level");
         }
     }

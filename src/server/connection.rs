@@ -23,7 +23,7 @@ use tracing::{debug, warn};
 use super::head_timeout::{HeadTimeout, Serving};
 use super::peers::{Peers, Place};
 use super::shutdown::{Shutdown, Stage};
-use crate::http::TrustedProxies;
+use crate::domain::Networks;
 
 /// Largest head of a request, in bytes; a larger one is answered 431.
 const LARGEST_HEAD: usize = 16 * 1024;
@@ -40,7 +40,7 @@ pub struct Limits {
     /// Most connections of one peer at once; more are closed.
     pub connections_per_peer: usize,
     /// Peers that may have more.
-    pub trusted_proxies: TrustedProxies,
+    pub trusted_proxies: Networks,
     /// Longest time in which a request's head may arrive.
     pub header_timeout: Duration,
     /// How long a connection may stay open between requests.

@@ -20,9 +20,9 @@ use crate::config::Config;
 use crate::domain::Clock;
 use crate::http::RateLimitLayer;
 use crate::http::routes::Instance;
-use crate::limiter::{Limiter, OnStoreError};
+use crate::limiter::Limiter;
 use crate::strategy::Fault;
-use crate::strategy::factory::{Care, Plan, Stack, build};
+use crate::strategy::factory::{Care, Plan, build};
 
 pub use clock::{MonotonicClock, WallClock};
 pub use connection::Limits;
@@ -71,10 +71,14 @@ pub async fn run(
         care: Some(Care {
             instance: id.to_string(),
             key_prefix: config.redis.key_prefix.clone(),
-            local: config.limiter.on_store_error == OnStoreError::Local,
             instances: config.limiter.instances,
         }),
     })?;
+    let limiter = Arc::new(
+        Limiter::new(config.limiter.default_rule(), stack.strategy.clone())
+            .with_prefix(&config.redis.key_prefix)
+            .with_ipv6_prefix(config.limiter.ipv6_prefix),
+    );
     let draining = Arc::new(AtomicBool::new(false));
     let app = router(
         Instance {
@@ -84,18 +88,18 @@ pub async fn run(
             monotonic,
             link: stack.link.clone(),
             breaker: stack.breaker.clone(),
-            needs_store: config.limiter.on_store_error == OnStoreError::Deny,
+            limiter: limiter.clone(),
             draining: draining.clone(),
         },
-        layer(&config, &stack),
+        layer(&config, limiter),
         Bounds {
             requests: config.http.max_requests,
             request_timeout: config.http.request_timeout,
         },
     );
 
-    let (rule, redis) = (
-        &config.limiter.rule,
+    let (quota, redis) = (
+        config.limiter.limit.quota,
         config
             .redis
             .settings
@@ -108,8 +112,8 @@ pub async fn run(
             .map(|address| address.to_string())
             .unwrap_or_default(),
         strategy = config.limiter.strategy(),
-        capacity = rule.limit.quota.capacity(),
-        fill_seconds = rule.limit.quota.fill_time().as_secs_f64(),
+        capacity = quota.capacity(),
+        fill_seconds = quota.fill_time().as_secs_f64(),
         on_store_error = config.limiter.on_store_error.name(),
         redis = redis.as_deref().unwrap_or("none"),
         "listening"
@@ -139,11 +143,9 @@ pub async fn run(
     Ok(())
 }
 
-fn layer(config: &Config, stack: &Stack) -> RateLimitLayer {
-    let limiter = Limiter::new(config.limiter.rule.clone(), stack.strategy.clone())
-        .with_prefix(&config.redis.key_prefix)
-        .on_store_error(config.limiter.on_store_error);
+fn layer(config: &Config, limiter: Arc<Limiter>) -> RateLimitLayer {
     RateLimitLayer::new(limiter)
         .trusted_proxies(config.http.trusted_proxies.clone())
-        .ipv6_prefix(config.limiter.ipv6_prefix)
+        .headers(config.http.headers)
+        .retry_after_jitter(config.http.retry_after_jitter, fastrand::u64(..))
 }

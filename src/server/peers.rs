@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ipnet::Ipv6Net;
 use tracing::{debug, warn};
 
-use crate::http::TrustedProxies;
+use crate::domain::Networks;
 
 /// Network bits by which IPv6 peers are told apart: what one subscriber usually has.
 const IPV6_PREFIX: u8 = 64;
@@ -17,7 +17,7 @@ const IPV6_PREFIX: u8 = 64;
 #[derive(Debug)]
 pub(super) struct Peers {
     most: usize,
-    trusted: TrustedProxies,
+    trusted: Networks,
     open: Mutex<HashMap<IpAddr, usize>>,
     told: AtomicBool,
 }
@@ -31,7 +31,7 @@ pub(super) struct Place {
 
 impl Peers {
     /// Lets each peer that is not `trusted` have at most that many connections.
-    pub(super) fn new(most: usize, trusted: TrustedProxies) -> Self {
+    pub(super) fn new(most: usize, trusted: Networks) -> Self {
         Self {
             most,
             trusted,

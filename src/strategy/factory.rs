@@ -82,15 +82,13 @@ pub struct Plan {
     pub care: Option<Care>,
 }
 
-/// What is done about a store that fails: heartbeats and a breaker, and perhaps decisions without it.
+/// What is done about a store that fails: heartbeats and a breaker, and decisions without it.
 #[derive(Debug, Clone)]
 pub struct Care {
     /// The name of this instance.
     pub instance: String,
     /// What every key in the store starts with.
     pub key_prefix: String,
-    /// Whether this instance decides alone what the store cannot.
-    pub local: bool,
     /// How many instances share the store, as long as no heartbeat was heard.
     pub instances: u64,
 }
@@ -178,11 +176,12 @@ pub fn build(plan: &Plan) -> Result<Stack, Fault> {
     };
     let breaker = Arc::new(Breaker::new(plan.clock.clone()));
     let members = Arc::new(Members::new(care.instances));
-    let breaking = Arc::new(Breaking::new(bounded.clone(), breaker.clone()));
-    let fallback = care.local.then(|| {
-        let (store, local) = (breaking.clone(), plan.memory());
-        Arc::new(Fallback::new(store, bounded, local, members.clone()))
-    });
+    let fallback = Arc::new(Fallback::new(
+        Arc::new(Breaking::new(bounded.clone(), breaker.clone())),
+        bounded,
+        plan.memory(),
+        members.clone(),
+    ));
     let heart = Arc::new(Heart::new(
         link.clone(),
         &care.key_prefix,
@@ -202,10 +201,7 @@ pub fn build(plan: &Plan) -> Result<Stack, Fault> {
     };
     let task = supervise("heartbeat", move || pulse.clone().run());
     Ok(Stack {
-        strategy: match fallback {
-            Some(fallback) => fallback,
-            None => breaking,
-        },
+        strategy: fallback,
         link: Some(link),
         breaker: Some(breaker),
         members: Some(members),

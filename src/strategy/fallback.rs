@@ -18,13 +18,16 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::{Deciding, Fault, Members, Memory, Remedy, Scope, Strategy};
 use crate::algorithm::Intent;
-use crate::domain::{Charge, Cost, Decision, Key, Limit, Receipt, Source, Verdict};
+use crate::domain::{
+    Charge, Cost, Decision, Key, Limit, OnStoreError, Outcome, Receipt, Source, Verdict,
+};
 
 #[cfg(test)]
 mod tests;
@@ -118,12 +121,17 @@ impl Fallback {
             Ok(verdict) if verdict.is_from(Source::Cache) => Ok(verdict),
             Ok(verdict) => {
                 for (charge, decision) in charges.iter().zip(&verdict.decisions) {
-                    self.learn(charge, decision.remaining);
+                    if is_local(charge) {
+                        self.learn(charge, decision.remaining);
+                    }
                 }
                 Ok(verdict)
             }
             Err(fault) if fault.is_of_the_request() => Err(fault),
-            Err(fault) => self.decide_alone(charges, intent, fault.is_ambiguous()),
+            Err(fault) => match OnStoreError::strictest(charges) {
+                OnStoreError::Deny | OnStoreError::Allow => Err(fault),
+                OnStoreError::Local => self.decide_alone(charges, intent, fault.is_ambiguous()),
+            },
         }
     }
 
@@ -160,11 +168,18 @@ impl Fallback {
         let instances = self.instances();
         let shares = charges
             .iter()
+            .filter(|charge| is_local(charge))
             .map(|charge| share(charge, instances))
             .collect::<Vec<_>>();
-        let mut verdict = self.local.ask_now(&shares, intent)?;
-        for ((charge, share), decision) in charges.iter().zip(&shares).zip(&mut verdict.decisions) {
-            *decision = self.told(charge, share, instances, *decision);
+        let alone = self.local.ask_now(&shares, intent)?;
+        let mut verdict = Verdict {
+            decisions: charges.iter().map(uncounted).collect(),
+            ..alone
+        };
+        let answers = charges.iter().zip(&mut verdict.decisions);
+        let answers = answers.filter(|(charge, _)| is_local(charge));
+        for (((charge, decision), share), told) in answers.zip(&shares).zip(alone.decisions) {
+            *decision = self.told(charge, share, instances, told);
             let charged = verdict.admitted && decision.is_allowed() && intent == Intent::Charge;
             if charged && instances > 1 {
                 self.hold(charge.key(), charge.limit(), instances);
@@ -326,6 +341,23 @@ impl Strategy for Fallback {
         self.local.forget(key);
         self.lock().by_key.remove(key);
         self.store.reset(key)
+    }
+}
+
+fn is_local(charge: &Charge) -> bool {
+    charge.on_store_error() == OnStoreError::Local
+}
+
+/// What is said of a charge that nobody counts.
+fn uncounted(charge: &Charge) -> Decision {
+    let limit = charge.limit().quota.capacity();
+    Decision {
+        outcome: Outcome::Allowed,
+        limit,
+        remaining: limit,
+        reset_after: Duration::ZERO,
+        next_after: Duration::ZERO,
+        source: Source::Nobody,
     }
 }
 

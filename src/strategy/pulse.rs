@@ -26,7 +26,7 @@ pub(super) struct Pulse {
     pub(super) link: Link,
     pub(super) breaker: Arc<Breaker>,
     pub(super) members: Arc<Members>,
-    pub(super) fallback: Option<Arc<Fallback>>,
+    pub(super) fallback: Arc<Fallback>,
     /// Connections that may be stuck when the store was.
     pub(super) pool: Option<Pool>,
     pub(super) within: Duration,
@@ -45,7 +45,8 @@ impl Pulse {
             match &beat {
                 Ok(count) => {
                     self.members.heard(*count, self.clock.now_us());
-                    self.write_back().await;
+                    // Before requests go to the store again, it is told what was spent without it.
+                    self.fallback.write_back().await;
                     self.breaker.probed(Ok(()));
                 }
                 Err(fault) if speaks_of_heartbeats_alone(fault) => {
@@ -53,7 +54,8 @@ impl Pulse {
                         let advice = fault.advice();
                         warn!(%fault, advice, "heartbeats are refused: the number of instances is not known");
                     }
-                    self.write_back().await;
+                    // Before requests go to the store again, it is told what was spent without it.
+                    self.fallback.write_back().await;
                     self.breaker.probed(Ok(()));
                 }
                 Err(fault) => self.breaker.probed(Err(fault)),
@@ -62,13 +64,6 @@ impl Pulse {
                 inspect(&self.link, EVERY, self.clock.now_us()).await;
             }
             self.rest(beat.is_err()).await;
-        }
-    }
-
-    /// Before requests go to the store again, it is told what was spent without it.
-    async fn write_back(&self) {
-        if let Some(fallback) = &self.fallback {
-            fallback.write_back().await;
         }
     }
 

@@ -47,7 +47,6 @@ fn stack(kind: Kind, redis: &RedisServer) -> Stack {
     let care = Care {
         instance: "test".to_owned(),
         key_prefix: "t:".to_owned(),
-        local: false,
         instances: 1,
     };
     let address = format!("tollgate:change-me@{}", redis.address());

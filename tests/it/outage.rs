@@ -35,7 +35,6 @@ fn instance(kind: Kind, redis: &RedisServer, name: &str) -> Stack {
         care: Some(Care {
             instance: name.to_owned(),
             key_prefix: "t:".to_owned(),
-            local: true,
             instances: 1,
         }),
     };

@@ -14,6 +14,7 @@ use jiff::tz::TimeZone;
 
 use super::Problem;
 use crate::domain::Clock;
+use crate::limiter::Limiter;
 use crate::strategy::breaker::Breaker;
 use crate::strategy::redis::Link;
 
@@ -36,8 +37,8 @@ pub struct Instance {
     pub link: Option<Link>,
     /// Whether the store is given a rest; `None` when there is nothing outside this process.
     pub breaker: Option<Arc<Breaker>>,
-    /// Whether requests are refused while the store cannot decide.
-    pub needs_store: bool,
+    /// What limits the requests.
+    pub limiter: Arc<Limiter>,
     /// Whether the instance was told to stop.
     pub draining: Arc<AtomicBool>,
 }

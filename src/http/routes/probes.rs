@@ -51,7 +51,8 @@ async fn why_not_ready(instance: &Instance) -> Option<&'static str> {
     if instance.draining.load(Ordering::Relaxed) {
         return Some("draining");
     }
-    let link = instance.link.as_ref().filter(|_| instance.needs_store)?;
+    let needs_store = instance.limiter.rules().needs_store();
+    let link = instance.link.as_ref().filter(|_| needs_store)?;
     let breaker = instance.breaker.as_ref();
     if breaker.is_some_and(|breaker| breaker.state() == BreakerState::Open) {
         return Some("the store is given a rest");
