@@ -30,6 +30,9 @@ pub use rule_set::{Applies, Counts, Reading, RuleSet, Version};
 
 use rule_set::{Keys, Refusal};
 
+#[cfg(test)]
+mod tests;
+
 /// Prefix of every key in the store unless another is chosen.
 pub const DEFAULT_PREFIX: &str = "ratelimit:";
 
