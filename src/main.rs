@@ -1,14 +1,15 @@
 //! Arguments, configuration, logging, server, exit code.
 
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
-use tollgate::cli::{self, Action};
+use tollgate::cli::{self, Action, Explanation, Question};
 use tollgate::config::{Config, Environment};
-use tollgate::server::{self, Shutdown};
+use tollgate::server::{self, Reread, Shutdown, StartError};
+use tollgate::strategy::factory::Kind;
 use tollgate::telemetry;
 
 /// `EX_CONFIG` of sysexits.h: something in the configuration is wrong.
@@ -16,7 +17,7 @@ const BAD_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
     let action = cli::action();
-    let environment = Environment::new(std::env::vars_os(), Some(Path::new(".env")));
+    let environment = environment();
     let config = Config::read(&environment);
     if action == Action::Env
         && let Err(error) =
@@ -36,9 +37,41 @@ fn main() -> ExitCode {
     let done = match action {
         Action::Env => Ok(()),
         Action::Healthcheck { port } => healthcheck(&config, port),
+        Action::Explain {
+            question,
+            file,
+            offline,
+            json,
+        } => explain(config, &question, file, offline, json),
         Action::Serve => serve(config),
     };
-    done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn explain(
+    mut config: Config,
+    question: &Question,
+    file: Option<PathBuf>,
+    offline: bool,
+    json: bool,
+) -> anyhow::Result<()> {
+    config.limiter.rules_file = file.or(config.limiter.rules_file);
+    if offline {
+        config.limiter.kind = Kind::Memory;
+    }
+    let limiter = server::limiter_to_look_with(&config)?;
+    let buckets = config.limiter.kind.needs_redis();
+    let explanation = Explanation::of(&limiter, question, buckets).await?;
+    explanation.print(json, std::io::stdout().lock())?;
+    Ok(())
+}
+
+fn environment() -> Environment {
+    Environment::new(std::env::vars_os(), Some(Path::new(".env")))
 }
 
 fn healthcheck(config: &Config, port: Option<u16>) -> anyhow::Result<()> {
@@ -61,7 +94,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     if std::io::stderr().is_terminal() && telemetry::is_text(config.log.style) {
         complain(&banner(listener.local_addr()?.port()));
     }
-    server::run(config, id, listener, Shutdown::on_signals()?).await?;
+    let reread = Reread::on_hangup(|| Config::read(&environment()))?;
+    server::run(config, id, listener, Shutdown::on_signals()?, reread).await?;
     Ok(())
 }
 
@@ -75,7 +109,10 @@ fn banner(port: u16) -> String {
 
 fn failed(error: &anyhow::Error) -> ExitCode {
     complain(&format!("tollgate: {error:#}"));
-    ExitCode::FAILURE
+    match error.downcast_ref() {
+        Some(StartError::Rules(_)) => ExitCode::from(BAD_CONFIG),
+        _ => ExitCode::FAILURE,
+    }
 }
 
 /// Writes to standard error; if even that fails, nobody is there to be told.

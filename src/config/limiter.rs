@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::env::{Reader, duration};
 use crate::algorithm::{self, named};
 use crate::domain::{Limit, OnStoreError, Quota};
-use crate::limiter::{Rule, RuleMode};
+use crate::limiter::rules_file::Basis;
+use crate::limiter::{PathPattern, Rule, RuleMode};
 use crate::strategy::factory::Kind;
 
 /// What `LIMITER_DENIAL_CACHE` allows: so long can a reset by another instance go unnoticed.
@@ -43,12 +44,22 @@ impl Limiter {
         pair_name(self.limit.algorithm, self.kind)
     }
 
-    /// The rule that the variables make, which is in force without a rules file.
+    /// The rule that the variables make, which is in force without a rules file: it limits `/api` alone.
     pub fn default_rule(&self) -> Rule {
-        let rule = Rule::default_of(self.limit).on_store_error(self.on_store_error);
-        Rule {
+        let mut rule = Rule::default_of(self.limit).on_store_error(self.on_store_error);
+        let api = PathPattern::new("/api").expect("a path without stars is a pattern");
+        rule.matches.when.paths = vec![api];
+        rule.mode = self.mode;
+        rule
+    }
+
+    /// What rules of a file have that do not say it themselves.
+    pub fn basis(&self) -> Basis {
+        Basis {
+            algorithm: self.limit.algorithm,
             mode: self.mode,
-            ..rule
+            on_store_error: self.on_store_error,
+            ipv6_prefix: self.ipv6_prefix,
         }
     }
 

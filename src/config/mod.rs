@@ -19,7 +19,7 @@ pub use limiter::Limiter;
 pub use log::Log;
 pub use redis::Redis;
 pub use server::Server;
-pub use variables::{VARIABLES, Variable};
+pub use variables::{LIVE, VARIABLES, Variable};
 
 use env::Reader;
 
@@ -36,6 +36,8 @@ pub struct Config {
     pub limiter: Limiter,
     /// What is logged and how.
     pub log: Log,
+    /// What it was read from.
+    environment: Environment,
     /// What is legal but worth a line in the log at the start.
     pub warnings: Vec<String>,
 }
@@ -60,7 +62,27 @@ impl Config {
             redis,
             limiter,
             log,
+            environment: environment.clone(),
             warnings,
         })
+    }
+
+    /// Takes over what can change while the service runs: [`LIVE`].
+    pub fn adopt(&mut self, other: &Self) {
+        self.limiter.mode = other.limiter.mode;
+        self.limiter.on_store_error = other.limiter.on_store_error;
+        self.limiter.limit.quota = other.limiter.limit.quota;
+    }
+
+    /// The variables that `other` was read from with other values, but that count only after a restart.
+    pub fn waits_for_a_restart(&self, other: &Self) -> Vec<&'static str> {
+        fn value<'a>(config: &'a Config, name: &str) -> Option<&'a str> {
+            config.environment.value(name).map(|(value, _)| value)
+        }
+        let names = VARIABLES.iter().map(|variable| variable.name);
+        let names = names.filter(|name| !LIVE.contains(name));
+        names
+            .filter(|name| value(self, name) != value(other, name))
+            .collect()
     }
 }

@@ -188,6 +188,16 @@ pub const VARIABLES: &[Variable] = &[
     ),
 ];
 
+/// Those that count anew when the process is told to read them again, by SIGHUP.
+pub const LIVE: &[&str] = &[
+    "LIMITER_CAPACITY",
+    "BUCKET_CAPACITY",
+    "LIMITER_REFILL_RATE",
+    "REFILL_RATE",
+    "LIMITER_MODE",
+    "LIMITER_ON_STORE_ERROR",
+];
+
 /// The variable of that name.
 pub(super) fn named(name: &str) -> Option<&'static Variable> {
     VARIABLES.iter().find(|variable| variable.name == name)

@@ -62,9 +62,9 @@ impl Answer {
 
     /// Counts what each rule said.
     pub(super) fn count(&self) {
-        let Reading { set, rules, .. } = &self.reading;
-        for (&i, ruled) in rules.iter().zip(self.all()) {
-            set.counts()[i].add(ruled.decision.is_allowed());
+        let counts = self.reading.set.counts();
+        for (place, ruled) in self.by_place() {
+            counts[place].add(ruled.decision.is_allowed());
         }
     }
 
@@ -102,6 +102,11 @@ impl Answer {
             charge,
             decision,
         })
+    }
+
+    /// The same, each with the place of its rule.
+    pub fn by_place(&self) -> impl Iterator<Item = (usize, Ruled<'_>)> {
+        self.reading.rules.iter().copied().zip(self.all())
     }
 
     /// What each enforced rule said that was asked, in their order.

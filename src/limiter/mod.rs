@@ -7,8 +7,10 @@ mod key_part;
 mod matching;
 mod path;
 mod pattern;
+mod reload;
 mod rule;
 mod rule_set;
+pub mod rules_file;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,10 +27,11 @@ pub use key_part::{Absent, Part};
 pub use matching::{Conditions, Match, Mismatch, Value};
 pub use path::{PathPattern, PathPatternError};
 pub use pattern::TextPattern;
+pub use reload::{ReloadStatus, Reloader, tell_shadows};
 pub use rule::{Costs, Effect, Limiting, Overrides, Rule, RuleMode};
 pub use rule_set::{Applies, Counts, Reading, RuleSet, Version};
 
-use rule_set::{Keys, Refusal};
+use rule_set::Keys;
 
 #[cfg(test)]
 mod tests;
@@ -52,8 +55,7 @@ pub struct Limiter {
 impl Limiter {
     /// A limiter with one rule. Keys start with [`DEFAULT_PREFIX`], IPv6 clients count by [`DEFAULT_IPV6_PREFIX`].
     pub fn new(rule: Rule, strategy: Arc<dyn Strategy>) -> Self {
-        let version = Version::of(format!("{rule:?}").as_bytes());
-        Self::with_rules(RuleSet::new(vec![rule], version), strategy)
+        Self::with_rules(RuleSet::of_one(rule), strategy)
     }
 
     /// A limiter with these rules.
@@ -117,16 +119,13 @@ impl Limiter {
     /// Charges what was read, all limits or none, and says whether the request may pass.
     ///
     /// Dropping the future early may or may not have charged the request.
-    pub async fn decide(&self, reading: Reading) -> Answer {
+    pub async fn decide(&self, mut reading: Reading) -> Answer {
         if reading.is_cut_off() && !self.told_of_too_many.swap(true, Ordering::Relaxed) {
             let version = reading.set.version();
             warn!(%version, most = MAX_CHARGES, "more rules apply to a request than one may have: the first ones count; told once");
         }
-        let ruling = match reading.refusal {
-            Some(Refusal::Banned(rule)) => Ruling::Banned { rule },
-            Some(Refusal::KeyAbsent(rule, part)) => Ruling::KeyAbsent { rule, part },
-            Some(Refusal::TooCostly(rule, error)) => Ruling::Inadmissible { rule, error },
-            None if reading.charges().is_empty() => Ruling::Unlimited,
+        let ruling = match reading.settled() {
+            Some(ruling) => ruling,
             None => match self.strategy.decide(reading.charges()).await {
                 Ok(verdict) => Ruling::Decided(verdict),
                 Err(fault) => self.undecided(&reading, &fault),
@@ -142,9 +141,12 @@ impl Limiter {
     /// # Errors
     ///
     /// A [`Fault`] when the store cannot tell.
-    pub async fn peek(&self, reading: Reading) -> Result<Answer, Fault> {
-        let verdict = self.strategy.peek(reading.charges()).await?;
-        Ok(Answer::new(reading, Ruling::Decided(verdict)))
+    pub async fn peek(&self, mut reading: Reading) -> Result<Answer, Fault> {
+        let ruling = match reading.settled() {
+            Some(ruling) => ruling,
+            None => Ruling::Decided(self.strategy.peek(reading.charges()).await?),
+        };
+        Ok(Answer::new(reading, ruling))
     }
 
     /// The answer where even an instance of its own cannot decide.

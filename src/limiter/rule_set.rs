@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 
+use super::answer::Ruling;
 use super::call::Call;
 use super::index::Index;
 use super::key_part::{Absent, Part};
 use super::matching::{Facts, Mismatch};
 use super::rule::{Effect, Limiting, Rule, RuleMode};
-use crate::domain::{Charge, CostAboveCapacity, Identity, Key, OnStoreError};
+use crate::domain::{Charge, Identity, Key, OnStoreError};
 use crate::strategy::MAX_CHARGES;
 
 /// Which rules are in force: the first 12 hex digits of the SHA-256 of what they were read from.
@@ -85,16 +86,8 @@ pub struct Reading {
     /// The rule of each charge, by its place.
     pub(super) rules: SmallVec<[usize; 1]>,
     /// Why it is refused without asking the store.
-    pub(super) refusal: Option<Refusal>,
+    refusal: Option<Ruling>,
     cut_off: bool,
-}
-
-/// Why a request is refused without asking the store, with the rule's place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
-    Banned(usize),
-    KeyAbsent(usize, usize),
-    TooCostly(usize, CostAboveCapacity),
 }
 
 /// How far a rule got with a request.
@@ -121,6 +114,12 @@ impl RuleSet {
             rules: rules.into(),
             version,
         }
+    }
+
+    /// One rule, that no file gave.
+    pub fn of_one(rule: Rule) -> Self {
+        let version = Version::of(format!("{rule:?}").as_bytes());
+        Self::new(vec![rule], version)
     }
 
     /// Which version this is.
@@ -167,7 +166,7 @@ impl RuleSet {
             match &rule.effect {
                 Effect::Exempt => break,
                 Effect::Deny => {
-                    reading.refuse(Refusal::Banned(i));
+                    reading.refuse(Ruling::Banned { rule: i });
                     break;
                 }
                 Effect::Limit(limiting) => reading.charge(i, rule, limiting, &facts, keys),
@@ -247,6 +246,22 @@ impl Reading {
         &self.charges
     }
 
+    /// What is to be charged, each with the place of its rule.
+    pub fn asked(&self) -> impl Iterator<Item = (usize, &Charge)> {
+        self.rules.iter().copied().zip(&self.charges)
+    }
+
+    /// Whether the request is refused without asking the store.
+    pub fn is_refused(&self) -> bool {
+        self.refusal.is_some()
+    }
+
+    /// What can be said without asking the store.
+    pub(super) fn settled(&mut self) -> Option<Ruling> {
+        let unlimited = self.charges.is_empty().then_some(Ruling::Unlimited);
+        self.refusal.take().or(unlimited)
+    }
+
     /// Whether more rules apply than a request can have charges: the first ones count.
     pub(super) fn is_cut_off(&self) -> bool {
         self.cut_off
@@ -263,7 +278,9 @@ impl Reading {
         let enforced = rule.mode == RuleMode::Enforce;
         let who = match limiting.identity(facts, keys) {
             Who::Known(who) => who,
-            Who::Refuse(part) if enforced => return self.refuse(Refusal::KeyAbsent(i, part)),
+            Who::Refuse(part) if enforced => {
+                return self.refuse(Ruling::KeyAbsent { rule: i, part });
+            }
             Who::Refuse(_) => return self.set.counts[i].add(false),
             Who::Skip(_) => return,
         };
@@ -280,14 +297,14 @@ impl Reading {
                     .push(if enforced { charge } else { charge.observed() });
                 self.rules.push(i);
             }
-            Err(error) if enforced => self.refuse(Refusal::TooCostly(i, error)),
+            Err(error) if enforced => self.refuse(Ruling::Inadmissible { rule: i, error }),
             Err(_) => self.set.counts[i].add(false),
         }
     }
 
     /// The first refusal stands, but a ban comes before all others.
-    fn refuse(&mut self, refusal: Refusal) {
-        if self.refusal.is_none() || matches!(refusal, Refusal::Banned(_)) {
+    fn refuse(&mut self, refusal: Ruling) {
+        if self.refusal.is_none() || matches!(refusal, Ruling::Banned { .. }) {
             self.refusal = Some(refusal);
         }
     }

@@ -3,7 +3,7 @@
 //! 1. a handler that panics costs its own request and nothing else;
 //! 2. a deadline for each request;
 //! 3. on what is limited, a bound on requests at once: what is above it is answered 503 at once instead of queued;
-//! 4. on `/api`, the rate limit (in `router.rs`, so that it stands around that route alone).
+//! 4. around the same, the rate limits (in `router.rs`).
 
 use std::any::Any;
 use std::sync::Arc;

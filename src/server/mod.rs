@@ -1,14 +1,15 @@
 //! The service: builds everything from the configuration, serves until it is told to stop, drains.
 
+mod assembly;
 mod clock;
 mod connection;
 mod head_timeout;
 mod middleware;
 mod peers;
+mod reload;
 mod router;
 mod shutdown;
 
-use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,14 +19,18 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::domain::Clock;
-use crate::http::RateLimitLayer;
 use crate::http::routes::Instance;
-use crate::limiter::Limiter;
-use crate::strategy::Fault;
+use crate::limiter::{Reloader, tell_shadows};
 use crate::strategy::factory::{Care, Plan, build};
+use crate::strategy::redis::Settings;
 
+use assembly::Rules;
 pub use clock::{MonotonicClock, WallClock};
+use reload::Live;
+
+pub use assembly::{StartError, limiter_to_look_with};
 pub use connection::Limits;
+pub use reload::Reread;
 pub use router::{Bounds, router};
 pub use shutdown::{Shutdown, Stage};
 
@@ -46,39 +51,33 @@ pub fn instance_id(config: &Config) -> Arc<str> {
 ///
 /// # Errors
 ///
-/// When the configured strategy cannot be built.
+/// When the rules file is refused, and when the configured strategy cannot be built.
 pub async fn run(
     config: Config,
     id: Arc<str>,
     listener: TcpListener,
     shutdown: Shutdown,
-) -> Result<(), Fault> {
+    reread: Reread,
+) -> Result<(), StartError> {
+    let rules = Rules::of(&config)?;
     config
         .warnings
         .iter()
         .for_each(|warning| warn!("{warning}"));
     let monotonic: Arc<dyn Clock> = Arc::new(MonotonicClock::start());
     let stack = build(&Plan {
-        kind: config.limiter.kind,
-        redis: config.redis.settings.clone(),
-        pool_size: config.redis.pool_size,
-        timeout: config.redis.timeout,
-        max_keys: config.limiter.max_keys,
-        clock: monotonic.clone(),
-        hasher: RandomState::new(),
-        seed: fastrand::u64(..),
-        denial_cache: config.limiter.denial_cache,
         care: Some(Care {
             instance: id.to_string(),
             key_prefix: config.redis.key_prefix.clone(),
             instances: config.limiter.instances,
         }),
+        ..assembly::plan(&config, monotonic.clone())
     })?;
-    let limiter = Arc::new(
-        Limiter::new(config.limiter.default_rule(), stack.strategy.clone())
-            .with_prefix(&config.redis.key_prefix)
-            .with_ipv6_prefix(config.limiter.ipv6_prefix),
-    );
+    let limiter = Arc::new(assembly::limiter(&config, rules.set, &stack));
+    let reloader = rules.sources.zip(config.limiter.rules_file.as_deref());
+    let reloader = reloader.map(|(sources, path)| {
+        Reloader::new(limiter.clone(), path, config.limiter.basis(), sources)
+    });
     let draining = Arc::new(AtomicBool::new(false));
     let app = router(
         Instance {
@@ -89,35 +88,34 @@ pub async fn run(
             link: stack.link.clone(),
             breaker: stack.breaker.clone(),
             limiter: limiter.clone(),
+            reloads: reloader.as_ref().map(Reloader::status),
             draining: draining.clone(),
         },
-        layer(&config, limiter),
+        assembly::layer(&config, limiter.clone()),
         Bounds {
             requests: config.http.max_requests,
             request_timeout: config.http.request_timeout,
         },
     );
 
-    let (quota, redis) = (
-        config.limiter.limit.quota,
-        config
-            .redis
-            .settings
-            .as_ref()
-            .map(crate::strategy::redis::Settings::address),
-    );
+    let set = limiter.rules();
+    let quota = reloader.is_none().then_some(config.limiter.limit.quota);
+    let redis = config.redis.settings.as_ref().map(Settings::address);
     info!(
         address = listener
             .local_addr()
             .map(|address| address.to_string())
             .unwrap_or_default(),
         strategy = config.limiter.strategy(),
-        capacity = quota.capacity(),
-        fill_seconds = quota.fill_time().as_secs_f64(),
+        rules = set.rules().len(),
+        version = %set.version(),
+        capacity = quota.map(|quota| quota.capacity()),
+        fill_seconds = quota.map(|quota| quota.fill_time().as_secs_f64()),
         on_store_error = config.limiter.on_store_error.name(),
         redis = redis.as_deref().unwrap_or("none"),
         "listening"
     );
+    drop(set);
     let limits = Limits {
         connections: config.http.max_connections,
         connections_per_peer: config.http.max_connections_per_peer,
@@ -134,18 +132,19 @@ pub async fn run(
             () = shutdown.reached(Stage::End) => {}
         }
     };
+    let live = Live {
+        config: config.clone(),
+        limiter: limiter.clone(),
+        reloader,
+    };
+    let following = tokio::spawn(reload::follow(live, reread));
     connection::serve(listener, app, limits, stop, shutdown.clone()).await;
+    following.abort();
+    tell_shadows(&limiter.rules());
     tokio::select! {
         () = stack.leave(config.redis.timeout.min(LONGEST_FAREWELL)) => {}
         () = shutdown.reached(Stage::End) => {}
     }
     info!("stopped");
     Ok(())
-}
-
-fn layer(config: &Config, limiter: Arc<Limiter>) -> RateLimitLayer {
-    RateLimitLayer::new(limiter)
-        .trusted_proxies(config.http.trusted_proxies.clone())
-        .headers(config.http.headers)
-        .retry_after_jitter(config.http.retry_after_jitter, fastrand::u64(..))
 }

@@ -18,19 +18,19 @@ pub struct Bounds {
     pub request_timeout: Duration,
 }
 
-/// `GET /api` behind the limit; `GET /health`, `/livez` and `/readyz` beside it, which answer under any load.
-pub fn router(instance: Instance, limit: RateLimitLayer, bounds: Bounds) -> Router {
-    let limited = middleware::shed(
-        Router::new().route("/api", get(api).layer(limit)),
-        bounds.requests,
-    );
+/// `GET /api` and whatever else is asked for, behind the limits; `GET /health`, `/livez` and `/readyz` beside them, which
+/// answer under any load.
+pub fn router(instance: Instance, limits: RateLimitLayer, bounds: Bounds) -> Router {
+    let limited = Router::new()
+        .route("/api", get(api))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(limits);
     let free = Router::new()
         .route("/health", get(health))
         .route("/livez", get(livez))
-        .route("/readyz", get(readyz));
-    let routes = limited
-        .merge(free)
-        .fallback(not_found)
+        .route("/readyz", get(readyz))
         .method_not_allowed_fallback(method_not_allowed);
+    let routes = middleware::shed(limited, bounds.requests).merge(free);
     middleware::wrap(routes, bounds.request_timeout).with_state(instance)
 }

@@ -7,6 +7,8 @@ mod bench;
 mod clocks;
 mod command_line;
 mod conformance;
+#[cfg(target_os = "linux")]
+mod cookbook;
 mod fault_table;
 mod faults;
 mod held_replies;
@@ -15,4 +17,6 @@ mod instances;
 mod lua_twin;
 mod operations;
 mod outage;
+mod reload;
+mod rules_watch;
 mod serving;

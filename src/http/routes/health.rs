@@ -6,10 +6,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 use tracing::debug;
 
 use super::Instance;
 use crate::http::go_duration;
+use crate::limiter::RuleMode;
 use crate::strategy::redis::LinkStatus;
 
 /// Longest wait for the store's answer: a probe must have its own within a second.
@@ -24,6 +26,44 @@ pub struct Health {
     uptime: String,
     instance_id: String,
     services: Services,
+    /// Absent without a rules file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rules: Option<Rules>,
+}
+
+/// Which rules are in force, and whether the file is as good as they are.
+#[derive(Debug, Serialize)]
+struct Rules {
+    version: String,
+    count: usize,
+    /// Why the file as it is now is not in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
+    /// What the rules in shadow would have done.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    shadow: Map<String, Value>,
+}
+
+impl Rules {
+    fn of(instance: &Instance) -> Option<Self> {
+        let status = instance.reloads.as_ref()?;
+        let set = instance.limiter.rules();
+        let pairs = set.rules().iter().zip(set.counts());
+        let shadow =
+            pairs
+                .filter(|(rule, _)| rule.mode == RuleMode::Shadow)
+                .map(|(rule, counts)| {
+                    let (allowed, denied) = (counts.allowed(), counts.denied());
+                    let told = json!({ "allowed": allowed, "denied": denied });
+                    (rule.name.as_str().to_owned(), told)
+                });
+        Some(Self {
+            version: set.version().to_string(),
+            count: set.rules().len(),
+            refused: status.refusal(),
+            shadow: shadow.collect(),
+        })
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -83,6 +123,7 @@ pub async fn health(State(instance): State<Instance>) -> (StatusCode, Json<Healt
         uptime: go_duration(instance.uptime()),
         instance_id: instance.id.to_string(),
         services: Services { redis },
+        rules: Rules::of(&instance),
     };
     (code, Json(health))
 }

@@ -14,7 +14,7 @@ use jiff::tz::TimeZone;
 
 use super::Problem;
 use crate::domain::Clock;
-use crate::limiter::Limiter;
+use crate::limiter::{Limiter, ReloadStatus};
 use crate::strategy::breaker::Breaker;
 use crate::strategy::redis::Link;
 
@@ -39,6 +39,8 @@ pub struct Instance {
     pub breaker: Option<Arc<Breaker>>,
     /// What limits the requests.
     pub limiter: Arc<Limiter>,
+    /// How the rules file fares; `None` without one.
+    pub reloads: Option<Arc<ReloadStatus>>,
     /// Whether the instance was told to stop.
     pub draining: Arc<AtomicBool>,
 }

@@ -42,7 +42,16 @@ impl FakeClock {
 
     /// From now on the server's clock is that far from the machine's.
     pub(crate) fn shift_us(&self, shift_us: i64) {
-        let nanoseconds = (shift_us * 1_000).to_le_bytes();
+        self.write([shift_us * 1_000, 0]);
+    }
+
+    /// From now on the server's clock stands still at that time, in microseconds since 1970.
+    pub(crate) fn stop_at_us(&self, time_us: i64) {
+        self.write([0, time_us * 1_000]);
+    }
+
+    fn write(&self, numbers: [i64; 2]) {
+        let bytes = numbers.map(i64::to_le_bytes).concat();
         let file = self.folder.join("shift");
         if file.exists() {
             // In place: the server has mapped this file.
@@ -51,10 +60,10 @@ impl FakeClock {
                 .write(true)
                 .open(file)
                 .unwrap()
-                .write_all_at(&nanoseconds, 0)
+                .write_all_at(&bytes, 0)
                 .unwrap();
         } else {
-            fs::write(file, nanoseconds).unwrap();
+            fs::write(file, bytes).unwrap();
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tollgate::config::{Config, Environment, VARIABLES};
-use tollgate::server::{self, Shutdown, Stage};
+use tollgate::server::{self, Reread, Shutdown, Stage};
 
 /// The service in this process, on a free port, as `main` builds it from these variables.
 pub(crate) struct Instance {
@@ -32,7 +32,7 @@ impl Instance {
         let address = listener.local_addr().unwrap();
         let (stop, shutdown) = Shutdown::new();
         let running = tokio::spawn(async move {
-            server::run(config, "test".into(), listener, shutdown)
+            server::run(config, "test".into(), listener, shutdown, Reread::never())
                 .await
                 .unwrap();
         });

@@ -1,0 +1,206 @@
+//! Rules that change under load, on real server processes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use reqwest::{Client, Response};
+use serde_json::Value;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use crate::bench::{Folder, Process, RedisServer};
+
+/// How long rules are swapped; `SWAP_SECONDS=60` for the long run.
+fn swap_for() -> Duration {
+    let seconds = std::env::var("SWAP_SECONDS").ok();
+    Duration::from_secs(seconds.map_or(3, |seconds| seconds.parse().unwrap()))
+}
+
+const EVERY: Duration = Duration::from_millis(100);
+const CALLERS: usize = 8;
+
+/// A rules file that is replaced as a whole.
+struct File {
+    folder: Folder,
+}
+
+impl File {
+    fn new(content: &str) -> Self {
+        let file = Self {
+            folder: Folder::new(),
+        };
+        file.replace(content);
+        file
+    }
+
+    fn path(&self) -> PathBuf {
+        Path::new(self.folder.path()).join("rules.yaml")
+    }
+
+    fn replace(&self, content: &str) {
+        let next = Path::new(self.folder.path()).join("next");
+        fs::write(&next, content).unwrap();
+        fs::rename(next, self.path()).unwrap();
+    }
+}
+
+/// Two rules whose capacities tell which version they are of.
+fn version(number: u64) -> String {
+    let capacity = 1_000_000 + number;
+    format!(
+        "rules:\n  - {{ name: a, key: ip, limit: {capacity}/s }}\n  - {{ name: b, key: [], limit: {capacity}/s }}\n"
+    )
+}
+
+fn policy(response: &Response) -> String {
+    let policy = response.headers()["ratelimit-policy"].to_str().unwrap();
+    policy.to_owned()
+}
+
+/// The capacities that an answer names.
+fn capacities(policy: &str) -> Vec<u64> {
+    let numbers = policy.split(";q=").skip(1);
+    let numbers = numbers.map(|rest| rest.split(';').next().unwrap().parse().unwrap());
+    numbers.collect()
+}
+
+/// Callers that ask instances in turn until they are told to stop, and what they were answered.
+fn load<T: Send + 'static>(
+    instances: &[Process],
+    over: &Arc<AtomicBool>,
+    seen: impl Fn(&Response) -> T + Send + Clone + 'static,
+) -> Vec<JoinHandle<Vec<T>>> {
+    let urls: Vec<String> = instances
+        .iter()
+        .map(|instance| format!("http://{}/api", instance.address))
+        .collect();
+    let callers = (0..CALLERS).map(|caller| {
+        let (client, urls, over, seen) = (Client::new(), urls.clone(), over.clone(), seen.clone());
+        tokio::spawn(async move {
+            let mut answers = Vec::new();
+            for i in caller.. {
+                if over.load(Ordering::SeqCst) {
+                    break;
+                }
+                let answer = client.get(&urls[i % urls.len()]).send().await.unwrap();
+                answers.push(seen(&answer));
+            }
+            answers
+        })
+    });
+    callers.collect()
+}
+
+async fn health(instance: &Process) -> Value {
+    let url = format!("http://{}/health", instance.address);
+    let body = reqwest::get(url).await.unwrap().bytes().await.unwrap();
+    serde_json::from_slice(&body).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_swapped_under_load_are_never_mixed_and_a_broken_file_changes_nothing() {
+    let redis = RedisServer::start();
+    let file = File::new(&version(0));
+    let instances = [Process::start(&[
+        ("REDIS_ADDR", &redis.address()),
+        ("RULES_FILE", file.path().to_str().unwrap()),
+        ("REDIS_TIMEOUT", "10s"),
+    ])];
+    let over = Arc::new(AtomicBool::new(false));
+    let callers = load(&instances, &over, |answer| (answer.status().as_u16(), policy(answer)));
+
+    let started = Instant::now();
+    let mut last_good = 0;
+    for number in 1.. {
+        if started.elapsed() >= swap_for() {
+            break;
+        }
+        if number % 10 == 0 {
+            file.replace("rules:\n  - { name: a, limit: broken }\n");
+        } else {
+            file.replace(&version(number));
+            last_good = number;
+        }
+        // Half of them are found by looking at the file alone.
+        if number % 2 == 0 {
+            instances[0].signal("HUP");
+        }
+        sleep(EVERY).await;
+    }
+    file.replace("rules: []\nbroken: true\n");
+    instances[0].signal("HUP");
+    instances[0].until_logged("the rules file was refused");
+    over.store(true, Ordering::SeqCst);
+
+    let mut versions = Vec::new();
+    for caller in callers {
+        for (status, policy) in caller.await.unwrap() {
+            let capacities = capacities(&policy);
+            assert_eq!(status, 200);
+            assert_eq!(capacities.len(), 2, "{policy}");
+            assert_eq!(capacities[0], capacities[1], "one version decides: {policy}");
+            versions.push(capacities[0]);
+        }
+    }
+    versions.sort_unstable();
+    versions.dedup();
+    assert!(versions.len() > 2, "the rules did change: {versions:?}");
+
+    let answer = reqwest::get(format!("http://{}/api", instances[0].address)).await.unwrap();
+    let in_force = capacities(&policy(&answer))[0] - 1_000_000;
+    assert!(in_force <= last_good && in_force > 0, "a good one is in force");
+    let health = health(&instances[0]).await;
+    let refused = health["rules"]["refused"].as_str().unwrap();
+    assert!(refused.contains("problem"), "{refused}");
+
+    file.replace(&version(7_777));
+    instances[0].signal("HUP");
+    instances[0].until_logged("other rules are in force");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_raised_and_lowered_under_load_admits_no_more_than_the_larger() {
+    const SMALL: (u64, u64) = (10, 20);
+    const LARGE: (u64, u64) = (40, 80);
+    let of = |(capacity, rate): (u64, u64)| {
+        format!("rules:\n  - {{ name: a, key: [], limit: {rate}/s, burst: {capacity} }}\n")
+    };
+    for algorithm in ["tokenbucket-lua", "gcra-lua", "tokenbucket-transaction"] {
+        let redis = RedisServer::start();
+        let file = File::new(&of(SMALL));
+        let variables = [
+            ("REDIS_ADDR", &*redis.address()),
+            ("RULES_FILE", file.path().to_str().unwrap()),
+            ("LIMITER_STRATEGY", algorithm),
+            ("LIMITER_ON_STORE_ERROR", "deny"),
+            ("REDIS_TIMEOUT", "10s"),
+        ];
+        let instances = [0; 3].map(|_| Process::start(&variables));
+        let over = Arc::new(AtomicBool::new(false));
+        let started = Instant::now();
+        let callers = load(&instances, &over, |answer| answer.status().as_u16());
+        for turn in 0.. {
+            if started.elapsed() >= swap_for() {
+                break;
+            }
+            file.replace(&of(if turn % 2 == 0 { LARGE } else { SMALL }));
+            instances.iter().for_each(|instance| instance.signal("HUP"));
+            sleep(EVERY).await;
+        }
+        over.store(true, Ordering::SeqCst);
+        let mut admitted = 0;
+        for caller in callers {
+            for status in caller.await.unwrap() {
+                assert!(status == 200 || status == 429, "{status}");
+                admitted += f64::from(u8::from(status == 200));
+            }
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        let most = 40.0 + 80.0 * seconds;
+        assert!(admitted <= most, "{algorithm}: {admitted} of {most}");
+        assert!(admitted >= 10.0, "{algorithm}: it does admit: {admitted}");
+    }
+}
