@@ -1,14 +1,15 @@
 //! Arguments, configuration, logging, server, exit code.
 
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
-use tollgate::cli::{self, Action, Explanation, Question};
+use tollgate::cli::{self, Action, ExplainOptions, Explanation};
 use tollgate::config::{Config, Environment};
-use tollgate::server::{self, Reread, Shutdown, StartError};
+use tollgate::limiter::rules_file::Findings;
+use tollgate::server::{self, Reread, Shutdown};
 use tollgate::strategy::factory::Kind;
 use tollgate::telemetry;
 
@@ -37,12 +38,7 @@ fn main() -> ExitCode {
     let done = match action {
         Action::Env => Ok(()),
         Action::Healthcheck { port } => healthcheck(&config, port),
-        Action::Explain {
-            question,
-            file,
-            offline,
-            json,
-        } => explain(config, &question, file, offline, json),
+        Action::Explain(options) => explain(config, options),
         Action::Serve => serve(config),
     };
     match done {
@@ -52,21 +48,17 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn explain(
-    mut config: Config,
-    question: &Question,
-    file: Option<PathBuf>,
-    offline: bool,
-    json: bool,
-) -> anyhow::Result<()> {
-    config.limiter.rules_file = file.or(config.limiter.rules_file);
-    if offline {
+async fn explain(mut config: Config, options: ExplainOptions) -> anyhow::Result<()> {
+    config.limiter.rules_file = options.file.or(config.limiter.rules_file);
+    let rules = config.limiter.rule_set()?;
+    if options.offline {
         config.limiter.kind = Kind::Memory;
     }
-    let limiter = server::limiter_to_look_with(&config)?;
+    let limiter = server::limiter_to_look_with(&config, rules)?;
     let buckets = config.limiter.kind.needs_redis();
-    let explanation = Explanation::of(&limiter, question, buckets).await?;
-    explanation.print(json, std::io::stdout().lock())?;
+    let explanation = Explanation::of(&limiter, &options.question, buckets).await;
+    let explanation = explanation.context("the store does not tell; --offline leaves it alone")?;
+    explanation.print(options.json, std::io::stdout().lock())?;
     Ok(())
 }
 
@@ -85,6 +77,7 @@ fn healthcheck(config: &Config, port: Option<u16>) -> anyhow::Result<()> {
 
 #[tokio::main]
 async fn serve(config: Config) -> anyhow::Result<()> {
+    let rules = config.limiter.rule_set()?;
     let id = server::instance_id(&config);
     telemetry::start(&config.log.level, config.log.style, id.clone());
     let address = config.server.address;
@@ -95,7 +88,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         complain(&banner(listener.local_addr()?.port()));
     }
     let reread = Reread::on_hangup(|| Config::read(&environment()))?;
-    server::run(config, id, listener, Shutdown::on_signals()?, reread).await?;
+    server::run(config, rules, id, listener, Shutdown::on_signals()?, reread).await?;
     Ok(())
 }
 
@@ -108,11 +101,12 @@ fn banner(port: u16) -> String {
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
-    complain(&format!("tollgate: {error:#}"));
-    match error.downcast_ref() {
-        Some(StartError::Rules(_)) => ExitCode::from(BAD_CONFIG),
-        _ => ExitCode::FAILURE,
+    if let Some(findings) = error.downcast_ref::<Findings>() {
+        complain(&findings.to_string());
+        return ExitCode::from(BAD_CONFIG);
     }
+    complain(&format!("tollgate: {error:#}"));
+    ExitCode::FAILURE
 }
 
 /// Writes to standard error; if even that fails, nobody is there to be told.

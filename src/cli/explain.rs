@@ -3,8 +3,10 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde::Serialize;
 
 use crate::domain::Decision;
@@ -45,6 +47,92 @@ impl Question {
             fields: &self.headers,
             from_trusted_proxy: self.from_proxy,
         }
+    }
+}
+
+/// What `tollgate explain` is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExplainOptions {
+    /// The request.
+    pub question: Question,
+    /// The rules file; `None` takes `RULES_FILE`.
+    pub file: Option<PathBuf>,
+    /// Whether the store is left alone.
+    pub offline: bool,
+    /// Whether to print JSON.
+    pub json: bool,
+}
+
+/// The grammar of the command.
+pub(super) fn command() -> Command {
+    let option =
+        |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value);
+    let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
+    Command::new("explain")
+        .about(
+            "Print which rules apply to a request, its buckets and the verdict; nothing is charged",
+        )
+        .arg(
+            option("file", "FILE")
+                .value_parser(clap::value_parser!(PathBuf))
+                .help("The rules file [default: RULES_FILE]"),
+        )
+        .arg(
+            option("ip", "ADDRESS")
+                .default_value("192.0.2.1")
+                .value_parser(clap::value_parser!(IpAddr))
+                .help("The client's address"),
+        )
+        .arg(
+            option("method", "METHOD")
+                .default_value("GET")
+                .help("The method"),
+        )
+        .arg(
+            option("path", "PATH")
+                .default_value("/")
+                .help("The path, perhaps with a query"),
+        )
+        .arg(option("host", "HOST").help("The host"))
+        .arg(
+            option("header", "NAME: VALUE")
+                .action(ArgAction::Append)
+                .value_parser(field)
+                .help("A header field; may be given several times"),
+        )
+        .arg(
+            flag("from-proxy")
+                .help("As if a trusted proxy sent it, so that its word about a plan counts"),
+        )
+        .arg(flag("offline").help("Leave the store alone: no buckets"))
+        .arg(flag("json").help("Print JSON"))
+}
+
+fn field(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("a header is NAME: VALUE")?;
+    let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
+    if !is_name {
+        return Err(format!("{name:?} is no name of a header"));
+    }
+    Ok((name.to_owned(), value.trim().to_owned()))
+}
+
+/// Reads what follows the command.
+pub(super) fn options(arguments: &ArgMatches) -> ExplainOptions {
+    let text = |name| arguments.get_one::<String>(name).cloned();
+    let headers = arguments.get_many("header").unwrap_or_default();
+    ExplainOptions {
+        question: Question {
+            ip: *arguments.get_one("ip").expect("it has a default"),
+            method: text("method").unwrap_or_default(),
+            target: text("path").unwrap_or_default(),
+            host: text("host"),
+            headers: headers.cloned().collect(),
+            from_proxy: arguments.get_flag("from-proxy"),
+        },
+        file: arguments.get_one("file").cloned(),
+        offline: arguments.get_flag("offline"),
+        json: arguments.get_flag("json"),
     }
 }
 

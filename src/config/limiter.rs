@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::env::{Reader, duration};
 use crate::algorithm::{self, named};
 use crate::domain::{Limit, OnStoreError, Quota};
-use crate::limiter::rules_file::Basis;
+use crate::limiter::rules_file::{self, Basis, Findings, RulesFile};
 use crate::limiter::{PathPattern, Rule, RuleMode};
 use crate::strategy::factory::Kind;
 
@@ -53,13 +53,25 @@ impl Limiter {
         rule
     }
 
-    /// What rules of a file have that do not say it themselves.
+    /// What rules of a file have that neither they nor the file's `defaults` say.
     pub fn basis(&self) -> Basis {
         Basis {
             algorithm: self.limit.algorithm,
             mode: self.mode,
             on_store_error: self.on_store_error,
             ipv6_prefix: self.ipv6_prefix,
+        }
+    }
+
+    /// The rules of `RULES_FILE`, which is read now; without one, the rule that the variables make.
+    ///
+    /// # Errors
+    ///
+    /// Every problem of the file.
+    pub fn rule_set(&self) -> Result<RulesFile, Findings> {
+        match &self.rules_file {
+            Some(path) => rules_file::read(path, &self.basis()),
+            None => Ok(RulesFile::of(vec![self.default_rule()])),
         }
     }
 

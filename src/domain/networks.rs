@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv4Subnets, Ipv6Net, Ipv6Subnets};
 
 /// Networks by which an address is known: trusted proxies, an office, who is banned. Empty by default.
 ///
@@ -50,14 +50,48 @@ impl Networks {
         }
         let range4 = |net: Ipv4Net| (net.network(), net.broadcast());
         let range6 = |net: Ipv6Net| (net.network(), net.broadcast());
-        let mut v4: Vec<_> = Ipv4Net::aggregate(&v4).into_iter().map(range4).collect();
-        let mut v6: Vec<_> = Ipv6Net::aggregate(&v6).into_iter().map(range6).collect();
-        v4.sort_unstable();
-        v6.sort_unstable();
-        Ok(Self {
-            v4: v4.into(),
-            v6: v6.into(),
-        })
+        Ok(Self::ranges(
+            v4.into_iter().map(range4).collect(),
+            v6.into_iter().map(range6).collect(),
+        ))
+    }
+
+    /// The networks of all these sets.
+    pub fn union<'a>(sets: impl IntoIterator<Item = &'a Self>) -> Self {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for set in sets {
+            v4.extend_from_slice(&set.v4);
+            v6.extend_from_slice(&set.v6);
+        }
+        Self::ranges(v4, v6)
+    }
+
+    fn ranges(v4: Vec<(Ipv4Addr, Ipv4Addr)>, v6: Vec<(Ipv6Addr, Ipv6Addr)>) -> Self {
+        let after4 = |ip: Ipv4Addr| ip.to_bits().checked_add(1).map(Ipv4Addr::from_bits);
+        let after6 = |ip: Ipv6Addr| ip.to_bits().checked_add(1).map(Ipv6Addr::from_bits);
+        Self {
+            v4: merged(v4, after4).into(),
+            v6: merged(v6, after6).into(),
+        }
+    }
+
+    /// Whether every address of `other` is in this set too.
+    pub fn covers(&self, other: &Self) -> bool {
+        has_all(&self.v4, &other.v4) && has_all(&self.v6, &other.v6)
+    }
+
+    /// The fewest networks that make up the set, in ascending order, IPv4 first.
+    pub fn networks(&self) -> impl Iterator<Item = String> {
+        let v4 = self
+            .v4
+            .iter()
+            .flat_map(|(first, last)| Ipv4Subnets::new(*first, *last, 0));
+        let v6 = self
+            .v6
+            .iter()
+            .flat_map(|(first, last)| Ipv6Subnets::new(*first, *last, 0));
+        v4.map(|net| net.to_string())
+            .chain(v6.map(|net| net.to_string()))
     }
 
     /// Whether that address is in one of the networks. IPv4-mapped IPv6 counts as IPv4.
@@ -72,6 +106,29 @@ impl Networks {
     pub fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
     }
+}
+
+/// Ranges as few and ascending ones that neither overlap nor touch.
+fn merged<T: Ord + Copy>(mut ranges: Vec<(T, T)>, after: impl Fn(T) -> Option<T>) -> Vec<(T, T)> {
+    ranges.sort_unstable();
+    let mut merged: Vec<(T, T)> = Vec::with_capacity(ranges.len());
+    for (first, last) in ranges {
+        match merged.last_mut() {
+            Some((_, end)) if after(*end).is_none_or(|after| first <= after) => {
+                *end = last.max(*end)
+            }
+            _ => merged.push((first, last)),
+        }
+    }
+    merged
+}
+
+/// Whether each range of `inner` lies in one of `outer`, which do not touch each other.
+fn has_all<T: Ord + Copy>(outer: &[(T, T)], inner: &[(T, T)]) -> bool {
+    inner.iter().all(|(first, last)| {
+        let after = outer.partition_point(|(start, _)| start <= first);
+        after > 0 && *last <= outer[after - 1].1
+    })
 }
 
 fn is_in<T: Ord + Copy>(ranges: &[(T, T)], ip: T) -> bool {

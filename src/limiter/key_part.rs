@@ -106,7 +106,7 @@ impl Part {
     pub(super) fn read_into(&self, who: Identity, text: &str, ipv6_prefix: u8) -> Option<Identity> {
         match self {
             Self::Ip => Some(who.with_ip(text.parse().ok()?, ipv6_prefix)),
-            _ if Identity::is_hashed(text) => who.with_hashed(text),
+            _ if self.is_secret() && Identity::is_hashed(text) => who.with_hashed(text),
             _ => Some(self.write(who, text.as_bytes())),
         }
     }

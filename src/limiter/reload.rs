@@ -195,8 +195,8 @@ impl Reloader {
         let refusal = findings.summary();
         let version = self.limiter.rules().version();
         error!(%version, refusal, "the rules file was refused: the rules before it stay in force");
-        for problem in findings.problems().take(MOST_LOGGED) {
-            warn!(problem = problem.brief(), "the rules file was refused");
+        for problem in findings.iter().take(MOST_LOGGED) {
+            warn!(%problem, "the rules file was refused");
         }
         *self.status.lock() = Some(refusal);
         self.status.refused.fetch_add(1, Ordering::Relaxed);

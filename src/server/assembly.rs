@@ -1,57 +1,16 @@
 //! Builds the parts from the configuration.
 
 use std::hash::RandomState;
-use std::path::PathBuf;
 use std::sync::Arc;
-
-use tracing::warn;
 
 use super::MonotonicClock;
 use crate::config::Config;
 use crate::domain::Clock;
 use crate::http::RateLimitLayer;
-use crate::limiter::rules_file::{self, Findings};
+use crate::limiter::rules_file::RulesFile;
 use crate::limiter::{Limiter, RuleSet};
 use crate::strategy::Fault;
 use crate::strategy::factory::{Plan, Stack, build};
-
-/// Why the service does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The configured strategy cannot be built.
-    #[error(transparent)]
-    Strategy(#[from] Fault),
-    /// The rules file is refused.
-    #[error("{0}")]
-    Rules(Findings),
-}
-
-/// The rules at the start, and the files they were read from.
-pub(super) struct Rules {
-    pub(super) set: RuleSet,
-    /// `None` without a file.
-    pub(super) sources: Option<Vec<PathBuf>>,
-}
-
-impl Rules {
-    pub(super) fn of(config: &Config) -> Result<Self, StartError> {
-        let Some(path) = &config.limiter.rules_file else {
-            return Ok(Self {
-                set: RuleSet::of_one(config.limiter.default_rule()),
-                sources: None,
-            });
-        };
-        let file = rules_file::read(path, &config.limiter.basis()).map_err(StartError::Rules)?;
-        for finding in file.warnings.iter() {
-            warn!("{}", finding.brief());
-        }
-        let sources = Some(file.sources.clone());
-        Ok(Self {
-            set: file.into_set(),
-            sources,
-        })
-    }
-}
 
 /// What the strategy is built from; without care of a store that fails.
 pub(super) fn plan(config: &Config, clock: Arc<dyn Clock>) -> Plan {
@@ -80,11 +39,10 @@ pub(super) fn limiter(config: &Config, rules: RuleSet, stack: &Stack) -> Limiter
 ///
 /// # Errors
 ///
-/// When the rules file is refused, and when the configured strategy cannot be built.
-pub fn limiter_to_look_with(config: &Config) -> Result<Limiter, StartError> {
-    let rules = Rules::of(config)?;
+/// When the configured strategy cannot be built.
+pub fn limiter_to_look_with(config: &Config, rules: RulesFile) -> Result<Limiter, Fault> {
     let stack = build(&plan(config, Arc::new(MonotonicClock::start())))?;
-    Ok(limiter(config, rules.set, &stack))
+    Ok(limiter(config, rules.into_set(), &stack))
 }
 
 /// The limiter as a layer around routes.

@@ -20,15 +20,16 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::domain::Clock;
 use crate::http::routes::Instance;
+use crate::limiter::rules_file::RulesFile;
 use crate::limiter::{Reloader, tell_shadows};
+use crate::strategy::Fault;
 use crate::strategy::factory::{Care, Plan, build};
 use crate::strategy::redis::Settings;
 
-use assembly::Rules;
-pub use clock::{MonotonicClock, WallClock};
 use reload::Live;
 
-pub use assembly::{StartError, limiter_to_look_with};
+pub use assembly::limiter_to_look_with;
+pub use clock::{MonotonicClock, WallClock};
 pub use connection::Limits;
 pub use reload::Reread;
 pub use router::{Bounds, router};
@@ -45,25 +46,29 @@ pub fn instance_id(config: &Config) -> Arc<str> {
     }
 }
 
-/// Serves on `listener` until `shutdown` says so, then lets open requests end within the configured time.
+/// Serves on `listener` by these rules until `shutdown` says so, then lets open requests end within the configured time.
 ///
 /// A store that cannot be reached now is used as soon as it can be.
 ///
 /// # Errors
 ///
-/// When the rules file is refused, and when the configured strategy cannot be built.
+/// When the configured strategy cannot be built.
 pub async fn run(
     config: Config,
+    rules: RulesFile,
     id: Arc<str>,
     listener: TcpListener,
     shutdown: Shutdown,
     reread: Reread,
-) -> Result<(), StartError> {
-    let rules = Rules::of(&config)?;
+) -> Result<(), Fault> {
     config
         .warnings
         .iter()
         .for_each(|warning| warn!("{warning}"));
+    let sources = rules.sources.clone();
+    for warning in rules.warnings.iter() {
+        warn!(version = %rules.version, "{warning}");
+    }
     let monotonic: Arc<dyn Clock> = Arc::new(MonotonicClock::start());
     let stack = build(&Plan {
         care: Some(Care {
@@ -73,11 +78,12 @@ pub async fn run(
         }),
         ..assembly::plan(&config, monotonic.clone())
     })?;
-    let limiter = Arc::new(assembly::limiter(&config, rules.set, &stack));
-    let reloader = rules.sources.zip(config.limiter.rules_file.as_deref());
-    let reloader = reloader.map(|(sources, path)| {
-        Reloader::new(limiter.clone(), path, config.limiter.basis(), sources)
-    });
+    let limiter = Arc::new(assembly::limiter(&config, rules.into_set(), &stack));
+    let reloader = config
+        .limiter
+        .rules_file
+        .as_deref()
+        .map(|path| Reloader::new(limiter.clone(), path, config.limiter.basis(), sources));
     let draining = Arc::new(AtomicBool::new(false));
     let app = router(
         Instance {

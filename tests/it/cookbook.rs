@@ -61,7 +61,9 @@ fn row(line: &str) -> Row<'_> {
         method,
         path,
         client: client.trim_end_matches("with").trim(),
-        headers: headers.map(|field| field.split_once(": ").unwrap()).collect(),
+        headers: headers
+            .map(|field| field.split_once(": ").unwrap())
+            .collect(),
         times,
         answer,
     }
@@ -78,7 +80,13 @@ async fn told(response: Response) -> String {
             let names: Vec<_> = names.map(|name| name.as_str().unwrap()).collect();
             names.join(", ")
         }
-        403 => body["detail"].as_str().unwrap().split('"').nth(1).unwrap().to_owned(),
+        403 => body["detail"]
+            .as_str()
+            .unwrap()
+            .split('"')
+            .nth(1)
+            .unwrap()
+            .to_owned(),
         // `/api` is the only route: what passes is answered by it, or by nothing at that path.
         200 | 404 | 405 => {
             let denies = shadow.map(|shadow| shadow.to_str().unwrap().to_owned());
@@ -122,7 +130,9 @@ async fn cook(recipe: &Recipe<'_>) {
             let request = client.request(method, format!("http://{address}{}", row.path));
             let request = request.header("x-forwarded-for", row.client);
             let headers = row.headers.iter();
-            let request = headers.fold(request, |request, (name, value)| request.header(*name, *value));
+            let request = headers.fold(request, |request, (name, value)| {
+                request.header(*name, *value)
+            });
             let told = told(request.send().await.unwrap()).await;
             assert_eq!(told, row.answer, "{}: {row:?}, time {time}", recipe.name);
         }

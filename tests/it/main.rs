@@ -18,5 +18,6 @@ mod lua_twin;
 mod operations;
 mod outage;
 mod reload;
+mod rules_file;
 mod rules_watch;
 mod serving;

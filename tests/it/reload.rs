@@ -110,7 +110,9 @@ async fn rules_swapped_under_load_are_never_mixed_and_a_broken_file_changes_noth
         ("REDIS_TIMEOUT", "10s"),
     ])];
     let over = Arc::new(AtomicBool::new(false));
-    let callers = load(&instances, &over, |answer| (answer.status().as_u16(), policy(answer)));
+    let callers = load(&instances, &over, |answer| {
+        (answer.status().as_u16(), policy(answer))
+    });
 
     let started = Instant::now();
     let mut last_good = 0;
@@ -141,7 +143,10 @@ async fn rules_swapped_under_load_are_never_mixed_and_a_broken_file_changes_noth
             let capacities = capacities(&policy);
             assert_eq!(status, 200);
             assert_eq!(capacities.len(), 2, "{policy}");
-            assert_eq!(capacities[0], capacities[1], "one version decides: {policy}");
+            assert_eq!(
+                capacities[0], capacities[1],
+                "one version decides: {policy}"
+            );
             versions.push(capacities[0]);
         }
     }
@@ -149,9 +154,14 @@ async fn rules_swapped_under_load_are_never_mixed_and_a_broken_file_changes_noth
     versions.dedup();
     assert!(versions.len() > 2, "the rules did change: {versions:?}");
 
-    let answer = reqwest::get(format!("http://{}/api", instances[0].address)).await.unwrap();
+    let answer = reqwest::get(format!("http://{}/api", instances[0].address))
+        .await
+        .unwrap();
     let in_force = capacities(&policy(&answer))[0] - 1_000_000;
-    assert!(in_force <= last_good && in_force > 0, "a good one is in force");
+    assert!(
+        in_force <= last_good && in_force > 0,
+        "a good one is in force"
+    );
     let health = health(&instances[0]).await;
     let refused = health["rules"]["refused"].as_str().unwrap();
     assert!(refused.contains("problem"), "{refused}");
@@ -191,7 +201,7 @@ async fn a_limit_raised_and_lowered_under_load_admits_no_more_than_the_larger() 
             sleep(EVERY).await;
         }
         over.store(true, Ordering::SeqCst);
-        let mut admitted = 0;
+        let mut admitted = 0.0;
         for caller in callers {
             for status in caller.await.unwrap() {
                 assert!(status == 200 || status == 429, "{status}");

@@ -6,12 +6,12 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tollgate::OnStoreError;
 use tollgate::algorithm::TokenBucket;
 use tollgate::limiter::rules_file::{Basis, read};
 use tollgate::limiter::{Limiter, ReloadStatus, Reloader, RuleMode};
 use tollgate::server::MonotonicClock;
 use tollgate::strategy::Memory;
-use tollgate::OnStoreError;
 
 use crate::bench::Folder;
 
@@ -29,7 +29,8 @@ fn rules(name: &str) -> String {
 /// The same, with a list beside it.
 fn with_list(name: &str) -> String {
     let list = "lists: { office: { file: office.txt } }\n";
-    let rule = format!("  - {{ name: {name}, match: {{ client: 'list:office' }}, limit: 5/min }}\n");
+    let rule =
+        format!("  - {{ name: {name}, match: {{ client: 'list:office' }}, limit: 5/min }}\n");
     [list, "rules:\n", &rule].concat()
 }
 
@@ -113,7 +114,12 @@ fn a_write_that_bears_the_time_of_the_one_before_is_found() {
     let written = fs::metadata(&path).unwrap().modified().unwrap();
     assert_eq!(watched.look(), "b");
     fs::write(&path, rules("c")).unwrap();
-    File::options().write(true).open(&path).unwrap().set_modified(written).unwrap();
+    File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_modified(written)
+        .unwrap();
     assert_eq!(watched.look(), "c");
 }
 

@@ -28,13 +28,21 @@ impl Instance {
             .iter()
             .map(|(name, value)| (OsString::from(name), OsString::from(value)));
         let config = Config::read(&Environment::new(pairs, None)).unwrap();
+        let rules = config.limiter.rule_set().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, shutdown) = Shutdown::new();
         let running = tokio::spawn(async move {
-            server::run(config, "test".into(), listener, shutdown, Reread::never())
-                .await
-                .unwrap();
+            server::run(
+                config,
+                rules,
+                "test".into(),
+                listener,
+                shutdown,
+                Reread::never(),
+            )
+            .await
+            .unwrap();
         });
         Self {
             address,
