@@ -108,8 +108,9 @@ async fn cook(recipe: &Recipe<'_>) {
     let folder = Folder::new();
     let path = Path::new(folder.path()).join("rules.yaml");
     fs::write(&path, recipe.file).unwrap();
+    let address = redis.address();
     let variables = [
-        ("REDIS_ADDR", &*redis.address()),
+        ("REDIS_ADDR", &*address),
         ("RULES_FILE", path.to_str().unwrap()),
         ("TRUSTED_PROXIES", "loopback"),
         ("RATELIMIT_SHADOW_HEADER", "on"),

@@ -181,9 +181,10 @@ async fn a_limit_raised_and_lowered_under_load_admits_no_more_than_the_larger() 
     for algorithm in ["tokenbucket-lua", "gcra-lua", "tokenbucket-transaction"] {
         let redis = RedisServer::start();
         let file = File::new(&of(SMALL));
+        let (address, path) = (redis.address(), file.path());
         let variables = [
-            ("REDIS_ADDR", &*redis.address()),
-            ("RULES_FILE", file.path().to_str().unwrap()),
+            ("REDIS_ADDR", &*address),
+            ("RULES_FILE", path.to_str().unwrap()),
             ("LIMITER_STRATEGY", algorithm),
             ("LIMITER_ON_STORE_ERROR", "deny"),
             ("REDIS_TIMEOUT", "10s"),
