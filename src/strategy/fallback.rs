@@ -235,13 +235,20 @@ impl Fallback {
         let (mut keys, mut tokens) = (0_u64, 0_u64);
         let (mut kept, mut trouble) = (Vec::new(), false);
         while let Some(batch) = self.take_batch() {
-            let mut sending = JoinSet::new();
+            let (mut sending, mut sent) = (JoinSet::new(), HashMap::new());
             for debt in batch {
-                sending.spawn(settle(self.direct.clone(), debt));
+                let tokens = debt.cost().get();
+                let task = sending.spawn(settle(self.direct.clone(), debt));
+                sent.insert(task.id(), tokens);
             }
             while let Some(settled) = sending.join_next().await {
-                let Ok((charge, answer)) = settled else {
-                    continue;
+                let (charge, answer) = match settled {
+                    Ok(settled) => settled,
+                    // It panicked, perhaps after it had sent it.
+                    Err(error) => {
+                        self.lock().lost += sent.get(&error.id()).copied().unwrap_or(0);
+                        continue;
+                    }
                 };
                 match answer {
                     Ok(()) => {

@@ -24,6 +24,8 @@ enum Mode {
     Deaf,
     /// One key is not what it should be.
     Spoilt,
+    /// A mistake of this program's: the task that charges one key panics.
+    Mistaken,
 }
 
 /// A store that fails as it is told, and remembers what it was charged afterwards.
@@ -94,6 +96,11 @@ impl Strategy for Store {
                     .any(|c| *c.key() == key(c.limit().algorithm, "bad")) =>
             {
                 Err(wrong_type())
+            }
+            Mode::Mistaken => {
+                let is_bad = |c: &Charge| *c.key() == key(c.limit().algorithm, "bad");
+                assert!(!charges.iter().any(is_bad), "a mistake");
+                table.ask_now(charges, intent)
             }
             Mode::Spoilt => table.ask_now(charges, intent),
         })
@@ -564,6 +571,22 @@ fn a_debt_whose_fate_is_unknown_is_counted_as_lost() {
         assert_eq!(world.store.debits(), [(key(ALL[0], "a"), 3)]);
         assert_eq!(world.instances[0].lock().lost, 3);
     }
+}
+
+/// Nobody knows how far it came. The others are charged all the same, and it is not sent again.
+#[test]
+fn a_debt_whose_task_panics_is_counted_as_lost() {
+    let (world, limit) = (World::of(1), still(ALL[0], 10));
+    world.store.set(Mode::Away);
+    for name in ["bad", "good"] {
+        assert!(world.ask(0, &[costing(limit, name, 3)]).admitted);
+    }
+    world.store.set(Mode::Mistaken);
+    world.write_back();
+    world.write_back();
+    assert_eq!(world.instances[0].lock().lost, 3);
+    assert_eq!(world.store.left(&costing(limit, "good", 1)), 7);
+    assert_eq!(world.store.debits().len(), 2);
 }
 
 #[test]
