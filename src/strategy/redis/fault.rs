@@ -5,8 +5,14 @@ use redis::{ErrorKind, RedisError};
 
 use crate::strategy::Fault;
 
-/// How Redis 7.0 starts to tell that a script met a command, a key or a channel that its user may not use.
-const NOT_ALLOWED: &str = "The user executing the script can't";
+/// How Redis 6.2 starts an error that a script met and returned, before the number of the line.
+const IN_SCRIPT: &str = "@user_script:";
+/// How Redis 6.2 and 7.0, and how later ones and Valkey start to tell that a script met a command, a key or a channel
+/// that its user may not use.
+const NOT_ALLOWED: [&str; 2] = [
+    "The user executing the script can't",
+    "ACL failure in script: ",
+];
 
 /// Classifies an error of a command that was sent on an open connection.
 pub(super) fn classify(error: &RedisError) -> Fault {
@@ -52,26 +58,35 @@ pub(super) fn is_unknown_script(error: &RedisError) -> bool {
 /// The code and the text of the server's own error: of a pipeline, of the command that failed first for a reason of
 /// its own (EXECABORT only tells that an earlier one did).
 ///
-/// Redis 6.2 wraps an error inside a script in one of its own and leaves the code in the text, behind `: -`. Redis 7.0
-/// gives a script that its user may not run a command the code ERR.
+/// Redis 6.2 wraps an error inside a script in one of its own and leaves the code in the text, behind `: -`; or it puts
+/// the number of the line before it, and the code is not first either. A script whose user may not run a command hears
+/// no code from Redis 6.2, and ERR from all others.
 fn server_error(error: &RedisError) -> Option<(String, String)> {
     let errors = error.clone().into_server_errors()?;
     let (_, telling) = errors
         .iter()
         .find(|(_, error)| error.code() != "EXECABORT")
         .or_else(|| errors.first())?;
-    let message = telling.details().unwrap_or_default();
-    let wrapped = message
-        .split_once(": -")
-        .map(|(_, inner)| inner)
-        .and_then(|inner| inner.split_once(' '));
-    let (code, message) = match wrapped {
-        _ if telling.code() != "ERR" => (telling.code(), message),
-        _ if message.starts_with(NOT_ALLOWED) => ("NOPERM", message),
-        Some((code, message)) => (code, message),
-        None => ("ERR", message),
+    let (code, message) = (telling.code(), telling.details().unwrap_or_default());
+    let (code, message) = match code {
+        "ERR" => unwrapped(message, message),
+        IN_SCRIPT => {
+            let (_line, text) = message.split_once(": ").unwrap_or(("", message));
+            unwrapped(message, text)
+        }
+        _ => (code, message),
     };
     Some((code.to_owned(), message.to_owned()))
+}
+
+/// The code that an error without one of its own hides, and its text.
+fn unwrapped<'a>(message: &'a str, text: &'a str) -> (&'a str, &'a str) {
+    let wrapped = message.split_once(": -");
+    match wrapped.and_then(|(_, inner)| inner.split_once(' ')) {
+        _ if NOT_ALLOWED.iter().any(|begin| text.starts_with(begin)) => ("NOPERM", text),
+        Some(code_and_text) => code_and_text,
+        None => ("ERR", text),
+    }
 }
 
 #[cfg(test)]
@@ -152,11 +167,28 @@ mod tests {
         assert_eq!(classify(&error(text)).kind(), "OOM");
     }
 
+    /// As Redis 6.2 says it when the script caught the error and returns it.
+    #[test]
+    fn a_code_behind_the_line_of_a_script_is_found() {
+        let fault = classify(&error("-@user_script: 136: -OOM command not allowed\r\n"));
+        let told = Fault::Refused {
+            code: "OOM".to_owned(),
+            message: "command not allowed".to_owned(),
+        };
+        assert_eq!(fault, told);
+        let unknown = classify(&error("-@user_script: 136: Wrong number of args\r\n"));
+        assert_eq!((unknown.kind(), unknown.is_ambiguous()), ("ERR", true));
+    }
+
     #[test]
     fn what_a_script_may_not_do_is_told_as_such() {
-        let text =
-            "-ERR The user executing the script can't run this command or subcommand script: f\r\n";
-        assert_eq!(classify(&error(text)).kind(), "NOPERM");
+        for text in [
+            "-@user_script: 136: The user executing the script can't run this command",
+            "-ERR The user executing the script can't run this command script: f",
+            "-ERR ACL failure in script: User a has no permissions to run the 'b' command",
+        ] {
+            assert_eq!(classify(&error(&format!("{text}\r\n"))).kind(), "NOPERM");
+        }
     }
 
     /// What failed after something was written is no refusal, whatever the reason.

@@ -36,7 +36,9 @@ impl Settings {
             .set_keepalive(keepalive);
         #[cfg(target_os = "linux")]
         let tcp = tcp.set_user_timeout(DEAD_AFTER);
-        Ok(Self(info.set_tcp_settings(tcp)))
+        // The client's name would take a right more, and one that is refused fills the server's ACL LOG.
+        let redis = info.redis_settings().clone().set_skip_set_lib_name();
+        Ok(Self(info.set_tcp_settings(tcp).set_redis_settings(redis)))
     }
 
     /// The server's address as an operator would write it; no credentials.

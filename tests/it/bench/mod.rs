@@ -15,7 +15,7 @@ pub(crate) use folder::Folder;
 pub(crate) use instance::{Instance, Process};
 pub(crate) use proxy::Proxy;
 pub(crate) use puppet::Puppet;
-pub(crate) use redis_server::RedisServer;
+pub(crate) use redis_server::{RedisServer, has_options_of_redis_7};
 pub(crate) use strategies::{bare, charge, kinds, quota, stack};
 
 use std::net::TcpListener;

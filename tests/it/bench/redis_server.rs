@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::thread;
 use std::time::Duration;
 
@@ -12,6 +13,17 @@ use super::free_port;
 /// Tries to start, and looks whether it answers.
 const TRIES: u32 = 5;
 const LOOKS: u32 = 3_000;
+
+/// Whether the server knows the options that came with Redis 7. Valkey's first version is one later.
+pub(crate) fn has_options_of_redis_7() -> bool {
+    static MAJOR: LazyLock<u32> = LazyLock::new(|| {
+        let version = Command::new("redis-server").arg("--version").output();
+        let text = String::from_utf8(version.unwrap().stdout).unwrap();
+        let (_, version) = text.split_once("v=").unwrap();
+        version.split('.').next().unwrap().parse().unwrap()
+    });
+    *MAJOR >= 7
+}
 
 /// Ends with the test.
 pub(crate) struct RedisServer {
