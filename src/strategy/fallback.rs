@@ -13,6 +13,7 @@
 //!
 //! Over an outage of all instances a key is admitted at most what the law says and one capacity (or N requests, where that is
 //! more; with `fixedwindow` then N on either side of where two windows meet); one capacity more if the store comes back empty.
+//! The windows of `fixedwindow` are those of this instance's clock: where it differs from the store's, one capacity more.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

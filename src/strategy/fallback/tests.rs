@@ -36,8 +36,18 @@ struct Store {
     debits: Mutex<Vec<(Key, u64)>>,
 }
 
-fn memory(clock: &Arc<ManualClock>) -> Memory {
-    Memory::new(1_000_000, clock.clone(), RandomState::new())
+/// An instance's clock: always so much ahead of the store's.
+#[derive(Debug)]
+struct Ahead(Arc<ManualClock>, u64);
+
+impl Clock for Ahead {
+    fn now_us(&self) -> u64 {
+        self.0.now_us() + self.1
+    }
+}
+
+fn memory(clock: Arc<dyn Clock>) -> Memory {
+    Memory::new(1_000_000, clock, RandomState::new())
 }
 
 fn lost() -> Fault {
@@ -55,7 +65,7 @@ impl Store {
     }
 
     fn lose_records(&self) {
-        self.state.lock().unwrap().1 = Arc::new(memory(&self.clock));
+        self.state.lock().unwrap().1 = Arc::new(memory(self.clock.clone()));
     }
 
     fn table(&self) -> Arc<Memory> {
@@ -126,19 +136,26 @@ struct World {
 }
 
 impl World {
+    /// All on one clock.
     fn of(instances: u64) -> Self {
+        Self::apart(&vec![0; usize::try_from(instances).unwrap()])
+    }
+
+    /// An instance for each of these, so far ahead of the store.
+    fn apart(ahead_us: &[u64]) -> Self {
         let clock = Arc::new(ManualClock::at_us(NOON));
         let store = Arc::new(Store {
             clock: clock.clone(),
-            state: Mutex::new((Mode::Up, Arc::new(memory(&clock)))),
+            state: Mutex::new((Mode::Up, Arc::new(memory(clock.clone())))),
             debits: Mutex::default(),
         });
-        let instance = |_| {
+        let instance = |by_us: &u64| {
             let members = Arc::new(Members::new(1));
-            members.heard(instances, NOON);
-            Fallback::new(store.clone(), store.clone(), memory(&clock), members)
+            members.heard(ahead_us.len() as u64, NOON);
+            let local = memory(Arc::new(Ahead(clock.clone(), *by_us)));
+            Fallback::new(store.clone(), store.clone(), local, members)
         };
-        let instances = (0..instances).map(instance).collect();
+        let instances = ahead_us.iter().map(instance).collect();
         Self {
             clock,
             store,
@@ -264,16 +281,29 @@ fn all_costing(requests: Vec<(u64, usize, u64)>, cost: u64) -> Vec<(u64, usize, 
         .collect()
 }
 
+/// So far is each instance ahead of the store: not at all, or by anything up to some windows.
+fn clocks(instances: std::ops::Range<usize>) -> impl Generator<Value = Vec<u64>> {
+    let apart = proptest::collection::vec(0_u64..10_000_000, instances.clone());
+    prop_oneof![instances.prop_map(|count| vec![0; count]), apart]
+}
+
+/// What windows that do not begin when the store's do add: a burst more, of another window within one of the law's.
+fn misaligned(limit: Limit, ahead_us: &[u64], burst: u64) -> u64 {
+    let is_apart = ahead_us.iter().any(|us| *us > 0);
+    u64::from(is_apart && limit.algorithm.name() == "fixedwindow") * burst
+}
+
 proptest! {
     /// Before, while and after the store is away for everybody: the law and one capacity, or a request of each instance
-    /// where that is more; one capacity more if it comes back empty.
+    /// where that is more; one capacity more if it comes back empty. Where clocks differ, `fixedwindow` adds one more.
     #[test]
     fn an_outage_adds_one_capacity(
-        limit in limits(), instances in 1_u64..6, cost in 1_u64..5, comes_back_empty in proptest::bool::ANY,
+        limit in limits(), ahead_us in clocks(1..6), cost in 1_u64..5, comes_back_empty in proptest::bool::ANY,
         before in requests(1..2), during in requests(1..2), after in requests(1..2),
     ) {
+        let instances = ahead_us.len() as u64;
         if has_other_windows(limit, instances, cost) { return Ok(()); }
-        let (world, mut admitted) = (World::of(instances), Vec::new());
+        let (world, mut admitted) = (World::apart(&ahead_us), Vec::new());
         world.run(limit, &all_costing(before, cost), &mut admitted);
         world.store.set(Mode::Away);
         world.run(limit, &all_costing(during, cost), &mut admitted);
@@ -281,48 +311,54 @@ proptest! {
         world.store.set(Mode::Up);
         world.write_back();
         world.run(limit, &all_costing(after, cost), &mut admitted);
-        let more = burst(limit, instances, cost) + if comes_back_empty { limit.quota.capacity() } else { 0 };
+        let burst = burst(limit, instances, cost);
+        let more = burst + misaligned(limit, &ahead_us, burst) + if comes_back_empty { limit.quota.capacity() } else { 0 };
         prop_assert!(is_lawful(limit, &admitted, more), "{admitted:?}");
     }
 
     /// The same where requests cost this and that.
     #[test]
     fn requests_of_many_costs_add_no_more(
-        limit in limits(), instances in 1_u64..6, before in requests(1..8), during in requests(1..8)
+        limit in limits(), ahead_us in clocks(1..6), before in requests(1..8), during in requests(1..8)
     ) {
+        let instances = ahead_us.len() as u64;
         if has_other_windows(limit, instances, 7) { return Ok(()); }
-        let (world, mut admitted) = (World::of(instances), Vec::new());
+        let (world, mut admitted) = (World::apart(&ahead_us), Vec::new());
         world.run(limit, &before, &mut admitted);
         world.store.set(Mode::Away);
         world.run(limit, &during, &mut admitted);
         world.run(limit, &during, &mut admitted);
-        prop_assert!(is_lawful(limit, &admitted, burst(limit, instances, 7)), "{admitted:?}");
+        let burst = burst(limit, instances, 7);
+        prop_assert!(is_lawful(limit, &admitted, burst + misaligned(limit, &ahead_us, burst)), "{admitted:?}");
     }
 
     /// Over an outage itself, however its faults look and although the store answers now and then.
     #[test]
     fn a_store_that_comes_and_goes_adds_no_more(
-        limit in limits(), instances in 1_u64..6, cost in 1_u64..5,
+        limit in limits(), ahead_us in clocks(1..6), cost in 1_u64..5,
         turns in proptest::collection::vec((proptest::bool::ANY, requests(1..2)), 1..8),
     ) {
+        let instances = ahead_us.len() as u64;
         if has_other_windows(limit, instances, cost) { return Ok(()); }
-        let (world, mut admitted) = (World::of(instances), Vec::new());
+        let (world, mut admitted) = (World::apart(&ahead_us), Vec::new());
         for (is_up, requests) in turns {
             world.store.set(if is_up { Mode::Up } else { Mode::Away });
             world.run(limit, &all_costing(requests, cost), &mut admitted);
         }
         admitted.retain(|one| one.is_local);
-        let more = burst(limit, instances, cost) - limit.quota.capacity();
+        let burst = burst(limit, instances, cost);
+        let more = burst - limit.quota.capacity() + misaligned(limit, &ahead_us, burst);
         prop_assert!(is_lawful(limit, &admitted, more), "{admitted:?}");
     }
 
     /// Where each instance's last answer was a denial, an outage admits what is refilled and one request of each.
     #[test]
     fn after_denials_an_outage_adds_a_request_of_each_instance(
-        limit in limits(), instances in 1_u64..6, cost in 1_u64..5, during in requests(1..2)
+        limit in limits(), ahead_us in clocks(1..6), cost in 1_u64..5, during in requests(1..2)
     ) {
         if limit.algorithm.name() == "fixedwindow" { return Ok(()); }
-        let (world, mut admitted) = (World::of(instances), Vec::new());
+        let instances = ahead_us.len() as u64;
+        let (world, mut admitted) = (World::apart(&ahead_us), Vec::new());
         let cost = cost.min(limit.quota.capacity());
         let charge = costing(limit, "a", cost);
         while world.ask(0, std::slice::from_ref(&charge)).admitted {}
@@ -386,12 +422,13 @@ proptest! {
     /// While k of N are cut off, these admit k/N of a capacity and of the rate, and the others keep the law.
     #[test]
     fn some_that_are_cut_off_admit_their_share(
-        limit in limits(), instances in 1_u64..6, cut_off in 1_u64..6, cost in 1_u64..5,
+        limit in limits(), ahead_us in clocks(1..6), cut_off in 1_u64..6, cost in 1_u64..5,
         before in requests(1..2), during in requests(1..2),
     ) {
+        let instances = ahead_us.len() as u64;
         let cut_off = cut_off.min(instances);
         if has_other_windows(limit, instances, cost) { return Ok(()); }
-        let (world, mut admitted) = (World::of(instances), Vec::new());
+        let (world, mut admitted) = (World::apart(&ahead_us), Vec::new());
         world.run(limit, &all_costing(before, cost), &mut admitted);
         let from_us = world.clock.now_us();
         for (pause_us, instance, _) in during {
@@ -407,7 +444,8 @@ proptest! {
             sum += one.cost;
             let (quota, burst) = (limit.quota, burst(limit, instances, cost));
             let most = if limit.algorithm.name() == "fixedwindow" {
-                burst * (one.at_us / quota.fill_time_us() - from_us / quota.fill_time_us() + 1) * quota.unit()
+                let windows = one.at_us / quota.fill_time_us() - from_us / quota.fill_time_us() + 1;
+                (burst * windows + misaligned(limit, &ahead_us, burst)) * quota.unit()
             } else {
                 burst * quota.unit() + (one.at_us - from_us) * quota.gain()
             };
