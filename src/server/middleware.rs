@@ -26,9 +26,11 @@ pub(super) fn wrap<S: Clone + Send + Sync + 'static>(
     routes: Router<S>,
     request_timeout: Duration,
 ) -> Router<S> {
+    let retry_after = Arc::new(RetryAfter::default());
     routes
         .layer(from_fn(move |request: Request, next: Next| {
-            deadline(request_timeout, request, next)
+            let retry_after = retry_after.clone();
+            async move { deadline(request_timeout, &retry_after, request, next).await }
         }))
         .layer(CatchPanicLayer::custom(panicked))
 }
@@ -72,12 +74,18 @@ impl Shedder {
     }
 }
 
-async fn deadline(after: Duration, request: Request, next: Next) -> Response {
+async fn deadline(
+    after: Duration,
+    retry_after: &RetryAfter,
+    request: Request,
+    next: Next,
+) -> Response {
     match tokio::time::timeout(after, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
             let detail = "The request took too long.";
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Request timeout", detail).into_response()
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            retry_after.on(Problem::new(status, "Request timeout", detail))
         }
     }
 }
@@ -117,6 +125,17 @@ mod tests {
         let app = wrap(routes, LONG);
         assert_eq!(status(&app, "/broken").await.0, 500);
         assert_eq!(status(&app, "/whole").await.0, 200);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_takes_too_long_is_told_when_to_come_again() {
+        let app = wrap(
+            Router::new().route("/", get(async || std::future::pending::<()>().await)),
+            LONG,
+        );
+        let started = tokio::time::Instant::now();
+        assert_eq!(status(&app, "/").await, (503, true));
+        assert_eq!(started.elapsed().as_secs(), LONG.as_secs());
     }
 
     #[tokio::test]
