@@ -71,3 +71,27 @@ impl fmt::Debug for Settings {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever the server is given as: a request must not wait for Nagle, nor a connection for a peer that is gone.
+    #[test]
+    fn every_connection_has_the_options_of_a_limiter() {
+        for server in ["redis://127.0.0.1:1", "redis://user:secret@localhost/3"] {
+            let settings = Settings::new(server).unwrap();
+            let tcp = settings.info().tcp_settings();
+            assert!(tcp.nodelay() && tcp.keepalive().is_some(), "{server}");
+            if cfg!(target_os = "linux") {
+                assert_eq!(tcp.user_timeout(), Some(DEAD_AFTER), "{server}");
+            }
+        }
+    }
+
+    #[test]
+    fn its_debug_shows_no_password() {
+        let settings = Settings::new("redis://user:secret@localhost/3").unwrap();
+        assert_eq!(format!("{settings:?}"), "Settings(\"localhost:6379\", ..)");
+    }
+}
