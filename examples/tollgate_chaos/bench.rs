@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::crowds;
 use crate::experiments::Experiment;
 use crate::faults::{Aftermath, Fault};
 use crate::fleet::{Fleet, INSTANCES, Line};
@@ -16,6 +17,7 @@ use crate::ledger::{Counts, Ledger};
 use crate::namespace::Namespace;
 use crate::proxy::{Faults, Gate};
 use crate::redis_server::RedisServer;
+use crate::witness::Witness;
 
 /// The quota of every instance: the defaults.
 pub(crate) const CAPACITY: u64 = 100;
@@ -49,8 +51,8 @@ pub(crate) struct Observed {
     pub(crate) counts: Counts,
     /// Requests besides those of the generator, to see who is back.
     pub(crate) looks: u64,
-    /// Scripts that Redis says it executed.
-    pub(crate) executed: u64,
+    /// Instances that cannot use as many connections as their pool may have.
+    pub(crate) short_of_connections: Vec<usize>,
     /// Idle connections that held bytes nobody asked for.
     pub(crate) surplus: usize,
     /// Instances that run at the end.
@@ -64,6 +66,8 @@ pub(crate) struct Bench {
     pub(crate) fleet: Fleet,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) load: Load,
+    /// Where no proxy counts.
+    witness: Option<Witness>,
     /// Last, so that it goes after what runs in it.
     pub(crate) namespace: Option<Namespace>,
 }
@@ -94,6 +98,10 @@ impl Bench {
             Some(_) => vec![redis.address; INSTANCES],
             None => gates.iter().map(|gate| gate.address).collect(),
         };
+        let witness = match namespace {
+            Some(_) => Some(Witness::of(redis.socket(), ledger.clone()).await?),
+            None => None,
+        };
         let fleet = Fleet::start(plan.binary.clone(), experiment.settings, stores).await?;
         let load = Load {
             targets: fleet.targets.clone(),
@@ -106,6 +114,7 @@ impl Bench {
             fleet,
             ledger,
             load,
+            witness,
             namespace,
         };
         if !is_absent {
@@ -150,7 +159,7 @@ impl Bench {
     }
 }
 
-fn is_by_the_store(record: &Record) -> bool {
+pub(crate) fn is_by_the_store(record: &Record) -> bool {
     matches!(&record.outcome, Outcome::Answered(answer) if answer.status == 200 && !answer.is_local)
 }
 
@@ -159,7 +168,7 @@ pub(crate) async fn observe(experiment: &Experiment, plan: &Plan) -> Result<Obse
     let mut bench = Bench::start(experiment, plan).await?;
     let begin = Instant::now();
     let (load, aborts) = (bench.load.clone(), experiment.aborts);
-    let (rate, during, seed) = (plan.rate, plan.during, plan.seed);
+    let (rate, during, seed) = (plan.rate * experiment.crowd, plan.during, plan.seed);
     let is_loaded = experiment.is_loaded;
     let loading = tokio::spawn(async move {
         match is_loaded {
@@ -186,7 +195,13 @@ pub(crate) async fn observe(experiment: &Experiment, plan: &Plan) -> Result<Obse
         };
         back = back.zip(at).map(|(a, b)| a.max(b));
     }
-    let (executed, _) = bench.redis.scripts().await?;
+    let short_of_connections = match experiment.pool {
+        Some(size) => crowds::short_of_connections(&bench, size).await,
+        None => Vec::new(),
+    };
+    if let Some(witness) = &mut bench.witness {
+        witness.until_all_is_heard(&bench.redis).await?;
+    }
     Ok(Observed {
         records,
         lines: bench.fleet.lines(),
@@ -195,7 +210,7 @@ pub(crate) async fn observe(experiment: &Experiment, plan: &Plan) -> Result<Obse
         back,
         counts: bench.ledger.counts(),
         looks: (bench.load.strangers.load(Ordering::Relaxed) - strangers).into(),
-        executed,
+        short_of_connections,
         surplus: bench.load.targets.iter().map(Target::surplus).sum(),
         running: bench.fleet.running(),
     })

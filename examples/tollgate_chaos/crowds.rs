@@ -10,10 +10,11 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, timeout};
 
-use crate::bench::{Bench, RATE};
+use crate::bench::{Bench, RATE, is_by_the_store};
 use crate::faults::Aftermath;
 use crate::fleet::INSTANCES;
 use crate::generator::{Client, Outcome, Target};
+use crate::proxy::Faults;
 
 /// How long the flood lasts.
 const FLOOD: Duration = Duration::from_secs(10);
@@ -23,6 +24,10 @@ const ABREAST: usize = 8;
 const REMEMBERED: Duration = Duration::from_secs(1);
 /// The client that floods: one of the regular ones' network.
 const FLOODER: Client = Client::Regular(250);
+
+/// Three of these are less than `REDIS_TIMEOUT`, six are more.
+const LATE_REPLY: Duration = Duration::from_millis(10);
+const TRIES: u32 = 20;
 
 const DRIBBLERS: usize = 1_000;
 /// `HTTP_HEADER_TIMEOUT`, and what is left to a slow machine.
@@ -74,6 +79,42 @@ async fn ask_for(bench: &Bench, during: Duration) -> u64 {
     }
     asking.join_all().await;
     answers.load(Ordering::Relaxed)
+}
+
+/// Which instances cannot run `size` transactions at once.
+///
+/// Each takes three round trips, so while replies are late one that had to wait for another's connection would be late
+/// for the store's answer. Connections that were thrown away are made anew first; a stalled machine has several tries.
+pub(crate) async fn short_of_connections(bench: &Bench, size: usize) -> Vec<usize> {
+    let mut short = Vec::new();
+    for instance in 0..INSTANCES {
+        bench.suffer(Faults::default());
+        all_by_the_store(bench, instance, size).await;
+        bench.suffer(Faults {
+            delay: LATE_REPLY,
+            ..Faults::default()
+        });
+        let mut tries = 0;
+        while !all_by_the_store(bench, instance, size).await {
+            tries += 1;
+            if tries == TRIES {
+                short.push(instance);
+                break;
+            }
+        }
+    }
+    bench.suffer(Faults::default());
+    short
+}
+
+/// Whether so many requests at once, of different clients, are all decided by the store.
+async fn all_by_the_store(bench: &Bench, instance: usize, requests: usize) -> bool {
+    let mut asking = JoinSet::new();
+    for _ in 0..requests {
+        let (load, stranger) = (bench.load.clone(), bench.load.stranger());
+        asking.spawn(async move { load.ask(Instant::now(), instance, stranger, None).await });
+    }
+    asking.join_all().await.iter().all(is_by_the_store)
 }
 
 /// A thousand sockets send a byte of their headers twice a second: each must be closed in time.

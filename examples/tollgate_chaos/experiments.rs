@@ -25,6 +25,12 @@ pub(crate) struct Experiment {
     pub(crate) settings: &'static [(&'static str, &'static str)],
     /// Share of requests whose clients go away.
     pub(crate) aborts: f64,
+    /// How many connections each pool must be able to use at once when all is over.
+    pub(crate) pool: Option<usize>,
+    /// How many times as many requests as usual.
+    pub(crate) crowd: u32,
+    /// Whether there are more requests at once than instances answer: some must be turned away.
+    pub(crate) sheds: bool,
     /// Whether the generator runs; if not, the fault makes its own requests and judges them.
     pub(crate) is_loaded: bool,
     pub(crate) allowance: Allowance,
@@ -41,6 +47,9 @@ const fn experiment(name: &'static str, about: &'static str, fault: Fault) -> Ex
         fault,
         settings: &[],
         aborts: 0.0,
+        pool: None,
+        crowd: 1,
+        sheds: false,
         is_loaded: true,
         allowance: Allowance::Outage,
         back_within: Duration::from_millis(500),
@@ -150,6 +159,7 @@ pub(crate) const ALL: &[Experiment] = &[
             ("LIMITER_STRATEGY", "tokenbucket-transaction"),
             ("REDIS_POOL_SIZE", "4"),
         ],
+        pool: Some(4),
         ..experiment(
             "aborts-transaction",
             "the same, 4 pooled connections",
@@ -164,6 +174,16 @@ pub(crate) const ALL: &[Experiment] = &[
     Experiment {
         allowance: Allowance::CutOff(1),
         ..experiment("cut-off", "one instance of three cut off", Fault::CutOff)
+    },
+    Experiment {
+        crowd: 4,
+        sheds: true,
+        settings: &[("HTTP_MAX_REQUESTS", "4")],
+        ..experiment(
+            "overload",
+            "a slow store, 4 times the requests, 4 at once at each instance",
+            Fault::Delay(30),
+        )
     },
     Experiment {
         is_loaded: false,

@@ -41,6 +41,11 @@ impl Client {
     }
 }
 
+/// Whether a key is of a client that comes once.
+pub(crate) fn is_a_strangers(key: &str) -> bool {
+    key.contains(":172.")
+}
+
 /// What came of a request.
 #[derive(Debug, Clone)]
 pub(crate) enum Outcome {

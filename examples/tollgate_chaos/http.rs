@@ -132,6 +132,13 @@ fn parse(bytes: &[u8], limit: u64) -> Result<Option<Answer>, Failure> {
         return Err(bad("no JSON"));
     }
     // Other statuses are judged as such; what they must carry is another matter.
+    if status == 503 {
+        let is_problem = field("content-type") == Some("application/problem+json");
+        let undecided = count("x-ratelimit-limit").is_none();
+        if !is_problem || !undecided || count("retry-after").is_none_or(|seconds| seconds == 0) {
+            return Err(bad("turned away, but not told when to come again"));
+        }
+    }
     if matches!(status, 200 | 429) {
         let decided = count("x-ratelimit-limit") == Some(limit)
             && count("x-ratelimit-remaining").is_some_and(|left| left <= limit)
@@ -166,5 +173,9 @@ mod tests {
         assert!(parse(ANSWER, 6).is_err(), "another limit");
         let without_retry_after = String::from_utf8_lossy(ANSWER).replace("200 OK", "429 No");
         assert!(parse(without_retry_after.as_bytes(), 5).is_err());
+        let away =
+            "HTTP/1.1 503 No\r\ncontent-type: application/problem+json\r\ncontent-length: 2\r\n";
+        assert!(parse(format!("{away}retry-after: 1\r\n\r\n{{}}").as_bytes(), 5).is_ok());
+        assert!(parse(format!("{away}\r\n{{}}").as_bytes(), 5).is_err());
     }
 }

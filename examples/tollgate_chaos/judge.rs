@@ -19,6 +19,11 @@ pub(crate) const TIMEOUT: Duration = Duration::from_millis(50);
 const MARGIN: Duration = Duration::from_millis(10);
 /// What the slowest answer may take more.
 const SLOWEST: Duration = Duration::from_millis(50);
+/// Longest that turning a request away may take where there are too many at once, as long as the machine is not slower
+/// when all is quiet.
+const SHED_WITHIN: Duration = Duration::from_millis(5);
+/// Most lines that all instances may log in one experiment, whatever the number of requests: they tell of changes.
+const MOST_LINES: usize = 60;
 /// Share of answers that must be in time, in thousandths.
 const IN_TIME: u64 = 999;
 
@@ -58,7 +63,7 @@ pub(crate) fn judge(
         measures.back_after = None;
     }
     let mut broken = observed.aftermath.broken.clone();
-    broken.extend(answers(observed));
+    broken.extend(answers(observed, experiment.sheds));
     broken.extend(law(experiment.allowance, &measures));
     broken.extend(charges(observed, &measures));
     broken.extend(logs(&observed.lines));
@@ -68,13 +73,28 @@ pub(crate) fn judge(
     if observed.running < INSTANCES {
         broken.push(format!("only {} instances are left", observed.running));
     }
+    for instance in &observed.short_of_connections {
+        broken.push(format!(
+            "instance {instance} has lost connections of its pool"
+        ));
+    }
+    if experiment.sheds && measures.shed == 0 {
+        broken.push("no request was turned away: there were not too many".to_owned());
+    }
     if let Some(baseline) = baseline {
         broken.extend(times(&experiment, &measures, baseline));
+    }
+    let mut notes = observed.aftermath.notes.clone();
+    if let Some((p99, slowest)) = measures.p99_shed.zip(measures.slowest_shed) {
+        notes.push(format!(
+            "{} of {} turned away with 503 and Retry-After: p99 {p99:.1?}, slowest {slowest:.1?}",
+            measures.shed, measures.requests
+        ));
     }
     Judgement {
         experiment,
         measures,
-        notes: observed.aftermath.notes.clone(),
+        notes,
         log: observed
             .lines
             .iter()
@@ -89,12 +109,13 @@ pub(crate) fn is_excused(record: &Record, killed: Option<(usize, Instant)>) -> b
     killed.is_some_and(|(instance, at)| record.instance == instance && record.sent <= at)
 }
 
-/// Every request has exactly one well-formed answer, 200 or 429.
-fn answers(observed: &Observed) -> Vec<String> {
+/// Every request has exactly one well-formed answer, 200 or 429; or 503 where there are too many at once.
+fn answers(observed: &Observed, sheds: bool) -> Vec<String> {
     let (mut wrong, mut first) = (0, None);
     for record in &observed.records {
         let what = match &record.outcome {
             Outcome::Answered(answer) if matches!(answer.status, 200 | 429) => continue,
+            Outcome::Answered(answer) if sheds && answer.status == 503 => continue,
             Outcome::Aborted => continue,
             Outcome::Answered(answer) => format!("status {}", answer.status),
             Outcome::Failed(Failure::Lost(_)) if is_excused(record, observed.aftermath.killed) => {
@@ -149,21 +170,27 @@ fn charges(observed: &Observed, measures: &Measures) -> Vec<String> {
     if charges > requests && measures.requests > 0 {
         broken.push(format!("{charges} charges for {requests} requests"));
     }
-    // Where Redis is reached without the proxy, only its own count is there; it includes what was written back.
-    if observed.counts.commands == 0 && observed.executed > requests {
-        let executed = observed.executed;
-        broken.push(format!("{executed} scripts for {requests} requests"));
+    if observed.counts.undone > 0 {
+        broken.push(format!(
+            "{} transactions on keys that nobody else writes were undone",
+            observed.counts.undone
+        ));
     }
     broken
 }
 
-/// No secret and no client's address is logged.
+/// No secret, no client's address and not too much is logged.
 fn logs(lines: &[Line]) -> Vec<String> {
     let tells = |line: &&Line| line.text.contains(CANARY) || has_a_clients_address(&line.text);
     let told = lines.iter().filter(tells);
-    told.map(|line| format!("a log line tells too much: {}", line.text))
+    let mut broken: Vec<String> = told
+        .map(|line| format!("a log line tells too much: {}", line.text))
         .take(3)
-        .collect()
+        .collect();
+    if lines.len() > MOST_LINES {
+        broken.push(format!("{} lines were logged", lines.len()));
+    }
+    broken
 }
 
 fn has_a_clients_address(text: &str) -> bool {
@@ -191,6 +218,12 @@ fn times(experiment: &Experiment, measures: &Measures, baseline: Baseline) -> Ve
             baseline.p99
         ));
     }
+    let shed_within = SHED_WITHIN.max(baseline.p99);
+    if let Some(p99) = measures.p99_shed.filter(|p99| *p99 > shed_within) {
+        broken.push(format!(
+            "p99 of what was turned away was {p99:?}, more than {shed_within:?}"
+        ));
+    }
     if let Some(after) = measures
         .back_after
         .filter(|after| *after > experiment.back_within)
@@ -209,7 +242,7 @@ mod tests {
     use crate::generator::Client;
 
     #[tokio::test]
-    async fn a_secret_and_a_clients_address_are_found_in_a_log() {
+    async fn a_secret_a_clients_address_and_a_flood_of_lines_are_found_in_a_log() {
         let told = |text: &str| {
             let line = Line {
                 at: Instant::now(),
@@ -228,6 +261,13 @@ mod tests {
         }
         let secret = format!("redis://:{CANARY}@host");
         let strangers = Client::Once(70_000).address();
+        let line = Line {
+            at: Instant::now(),
+            instance: 0,
+            text: String::new(),
+        };
+        assert!(logs(&vec![line.clone(); MOST_LINES]).is_empty());
+        assert_eq!(logs(&vec![line; MOST_LINES + 1]).len(), 1);
         for leak in [&secret, &strangers, "from 192.168.77.1:80."] {
             assert_eq!(told(leak), 1, "{leak}");
         }

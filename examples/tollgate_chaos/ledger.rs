@@ -1,4 +1,4 @@
-//! What passed the proxy: how often each key was charged, and by how many commands.
+//! What passed the proxy, or else what Redis was told: how often each key was charged, and by how many commands.
 //!
 //! A charge counts from when it is passed on until its reply says that it had no effect. One whose reply nobody saw
 //! still counts: it may have been executed.
@@ -6,7 +6,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::resp::{frame, is_push, is_refusal, words};
+use crate::generator::is_a_strangers;
+use crate::resp::{frame, is_nothing, is_push, is_refusal, words};
 
 /// What passed, over all connections.
 #[derive(Debug, Default)]
@@ -21,6 +22,8 @@ pub(crate) struct Counts {
     pub(crate) charges: u64,
     /// Of these, those that were refused: without effect.
     pub(crate) refused: u64,
+    /// Transactions of a client that came once which somebody else's write undid: nobody else writes there.
+    pub(crate) undone: u64,
     /// Charges for what was admitted without the store.
     pub(crate) write_backs: u64,
     /// How often each key was charged, or may have been.
@@ -74,6 +77,13 @@ impl Conversation {
         }
     }
 
+    /// The server was told this; what it answered is not known.
+    pub(crate) fn executes(&mut self, words: &[&[u8]]) {
+        if !words.is_empty() {
+            self.asked(words);
+        }
+    }
+
     /// These bytes came back.
     pub(crate) fn hears(&mut self, bytes: &[u8]) {
         self.replies.extend_from_slice(bytes);
@@ -87,6 +97,7 @@ impl Conversation {
             {
                 let mut counts = self.ledger.lock();
                 counts.refused += 1;
+                counts.undone += u64::from(is_nothing(&reply) && is_a_strangers(&key));
                 if let Some(times) = counts.by_key.get_mut(&key) {
                     *times = times.saturating_sub(1);
                 }
@@ -172,5 +183,18 @@ mod tests {
             talk.hears(exec);
         }
         assert_eq!(ledger.counts().by_key["k"], 1);
+        assert_eq!(ledger.counts().undone, 0, "somebody else may write there");
+    }
+
+    #[test]
+    fn a_transaction_that_nobody_could_overtake_is_told_of() {
+        let ledger = Arc::new(Ledger::default());
+        let mut talk = Conversation::new(ledger.clone());
+        let key = format!("ratelimit:{}", crate::generator::Client::Once(7).address());
+        for words in [&["MULTI"][..], &["HSET", &key, "f", "1"], &["EXEC"]] {
+            talk.asks(&command(words));
+        }
+        talk.hears(b"+OK\r\n+QUEUED\r\n*-1\r\n");
+        assert_eq!(ledger.counts().undone, 1);
     }
 }

@@ -5,11 +5,13 @@
 //! of a few clients that come again and again, half of clients that come once, whose keys show whether any request was
 //! charged twice. In the middle of each experiment something goes wrong (`faults.rs`). Then is judged (`judge.rs`):
 //!
-//! - every request has exactly one well-formed answer, 200 or 429;
+//! - every request has exactly one well-formed answer, 200 or 429, or 503 where there are too many at once;
 //! - answers are in time, and as quick as on a quiet store once the breaker is open;
 //! - when the store is back, decisions are by the store in time;
 //! - no key is admitted more than the law and what docs/resilience.md allows, no request charged more than once;
-//! - no secret and no client's address is in a log.
+//! - where there are too many requests at once some are turned away, soon and with `Retry-After`;
+//! - after clients went away each pool is whole, and no transaction that was alone was undone;
+//! - no secret and no client's address is in a log, which tells of changes and not of requests.
 //!
 //! `scripts/chaos.sh --help`
 
@@ -29,6 +31,7 @@ mod proxy;
 mod redis_server;
 mod report;
 mod resp;
+mod witness;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

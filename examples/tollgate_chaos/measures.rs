@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::bench::Observed;
 use crate::fleet::{INSTANCES, Line};
-use crate::generator::{Outcome, Record};
+use crate::generator::{Outcome, Record, is_a_strangers};
 use crate::law::worst_above_the_law;
 
 /// Fewest requests of which a percentile says anything.
@@ -22,6 +22,11 @@ pub(crate) struct Measures {
     pub(crate) answered: u64,
     pub(crate) admitted: u64,
     pub(crate) denied: u64,
+    /// Requests that were turned away with a 503.
+    pub(crate) shed: u64,
+    /// Of these, how long they took.
+    pub(crate) p99_shed: Option<Duration>,
+    pub(crate) slowest_shed: Option<Duration>,
     /// Answers of an instance that decided alone.
     pub(crate) local: u64,
     /// Requests whose clients went away.
@@ -63,6 +68,7 @@ pub(crate) fn measure(observed: &Observed, longest: Option<Duration>) -> Measure
         count(&|record| matches!(&record.outcome, Outcome::Answered(a) if a.status == wanted))
     };
     let waits = sorted(answered.iter().copied());
+    let turned_away = sorted(answered.iter().copied().filter(|record| is_shed(record)));
     let begin = records.iter().map(|record| record.sent).min();
     let end = records.iter().map(|record| record.ended).max();
     let open = open_times(&observed.lines);
@@ -78,6 +84,9 @@ pub(crate) fn measure(observed: &Observed, longest: Option<Duration>) -> Measure
         answered: answered.len() as u64,
         admitted: status(200),
         denied: status(429),
+        shed: turned_away.len() as u64,
+        p99_shed: (turned_away.len() >= FEWEST).then(|| permille(&turned_away, 990)),
+        slowest_shed: turned_away.last().copied(),
         local: count(&|record| matches!(&record.outcome, Outcome::Answered(a) if a.is_local)),
         aborted: count(&|record| matches!(record.outcome, Outcome::Aborted)),
         lost: count(&|record| matches!(record.outcome, Outcome::Failed(_) | Outcome::Unanswered)),
@@ -104,9 +113,12 @@ pub(crate) fn measure(observed: &Observed, longest: Option<Duration>) -> Measure
     }
 }
 
+fn is_shed(record: &Record) -> bool {
+    matches!(&record.outcome, Outcome::Answered(answer) if answer.status == 503)
+}
+
 /// A stranger makes one request, so its key may be charged once at most, whatever went wrong on the way.
 fn most_for_one(observed: &Observed) -> u64 {
-    let is_a_strangers = |key: &str| key.contains(":172.");
     let counts = observed.counts.by_key.iter();
     counts
         .filter(|(key, _)| is_a_strangers(key))

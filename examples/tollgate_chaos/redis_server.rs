@@ -1,6 +1,7 @@
 //! A redis-server process of this program's own, on loopback or in a network namespace.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// Ends when dropped.
 pub(crate) struct RedisServer {
     pub(crate) address: SocketAddr,
+    /// Where it can be reached too, whatever the network does.
+    socket: PathBuf,
     /// The command before `redis-server`, where it runs elsewhere.
     within: Vec<String>,
     process: Option<Child>,
@@ -37,8 +40,10 @@ impl RedisServer {
             Some(namespace) => (namespace.inside().into(), namespace.prefix()),
             None => (free.ip(), Vec::new()),
         };
+        let (process, port) = (std::process::id(), free.port());
         Ok(Self {
-            address: SocketAddr::new(ip, free.port()),
+            address: SocketAddr::new(ip, port),
+            socket: std::env::temp_dir().join(format!("tollgate-chaos-{process}-{port}.sock")),
             within,
             process: None,
             admin: None,
@@ -51,6 +56,7 @@ impl RedisServer {
         words.extend(["redis-server", "--save", "", "--appendonly", "no"].map(str::to_owned));
         words.extend(["--bind".to_owned(), self.address.ip().to_string()]);
         words.extend(["--port".to_owned(), self.address.port().to_string()]);
+        words.extend(["--unixsocket".to_owned(), self.socket.display().to_string()]);
         words.extend(["--requirepass", CANARY].map(str::to_owned));
         if has_debug_switch().await? {
             words.extend(["--enable-debug-command", "yes"].map(str::to_owned));
@@ -66,6 +72,11 @@ impl RedisServer {
         self.until_writable().await?;
         self.admin = Some(self.connect().await?);
         Ok(())
+    }
+
+    /// Where it can be reached whatever the network does.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     pub(crate) async fn kill(&mut self) -> Result<()> {
@@ -126,6 +137,13 @@ impl RedisServer {
             .set_connection_timeout(Some(Duration::from_secs(1)));
         let connection = client.get_multiplexed_async_connection_with_config(&patient);
         Ok(connection.await?)
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        // Redis removes it only when it ends in good order.
+        let _ = std::fs::remove_file(&self.socket);
     }
 }
 

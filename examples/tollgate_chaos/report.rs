@@ -79,6 +79,12 @@ fn row(judgement: &Judgement) -> [String; HEAD.len()] {
 /// Notes and broken promises, a line each.
 pub(crate) fn remarks(judgements: &[Judgement]) -> String {
     let mut text = String::new();
+    let lines = judgements.iter().map(|it| it.measures.log_lines);
+    if let Some(most) = lines.clone().max() {
+        let total: u64 = lines.sum();
+        text +=
+            &format!("logs: {total} lines of all instances, at most {most} in one experiment\n");
+    }
     for judgement in judgements {
         let name = judgement.experiment.name;
         for note in &judgement.notes {
@@ -125,6 +131,7 @@ pub(crate) fn json(judgements: &[Judgement], skipped: &[(String, String)]) -> Va
             "admitted": m.admitted,
             "denied": m.denied,
             "local": m.local,
+            "shed": m.shed,
             "aborted": m.aborted,
             "lost": m.lost,
             "in_time": m.in_time,
@@ -132,6 +139,8 @@ pub(crate) fn json(judgements: &[Judgement], skipped: &[(String, String)]) -> Va
             "p99_us": micros(m.p99),
             "p999_us": micros(m.p999),
             "slowest_us": micros(m.slowest),
+            "p99_shed_us": or_null(m.p99_shed),
+            "slowest_shed_us": or_null(m.slowest_shed),
             "p99_open_us": or_null(m.p99_open),
             "back_after_us": or_null(m.back_after),
             "above_the_law": m.above_the_law,

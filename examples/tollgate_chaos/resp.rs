@@ -38,8 +38,13 @@ pub(crate) fn words(frame_bytes: &[u8]) -> Vec<&[u8]> {
 
 /// Whether a reply says that its command had no effect: an error, or nothing (an EXEC whose watch was broken).
 pub(crate) fn is_refusal(frame_bytes: &[u8]) -> bool {
+    matches!(frame_bytes.first(), Some(b'-' | b'!')) || is_nothing(frame_bytes)
+}
+
+/// Whether a reply is nothing: that of an EXEC whose watch was broken.
+pub(crate) fn is_nothing(frame_bytes: &[u8]) -> bool {
     let nothing: [&[u8]; 3] = [b"_\r\n", b"*-1\r\n", b"$-1\r\n"];
-    matches!(frame_bytes.first(), Some(b'-' | b'!')) || nothing.contains(&frame_bytes)
+    nothing.contains(&frame_bytes)
 }
 
 /// Whether a message came without being asked for.
