@@ -6,9 +6,8 @@ algorithms.fixedwindow = {
   end,
 
   step = function(record, now, cost, capacity, gain, unit)
-    local start, count = integer(record[1]), integer(record[2])
-    local limit, length, notice = integer(record[3]), integer(record[4]), 0
-    local ours = start and count and limit and length and is_window(start, limit, length)
+    local start, count, limit, length = integers(record[1], record[2], record[3], record[4])
+    local ours, notice = start and is_window(start, limit, length), 0
     if ours then
       notice = behind(start, now)
     else
@@ -31,9 +30,8 @@ algorithms.fixedwindow = {
   end,
 
   credit = function(record, now, charged_at, tokens, capacity)
-    local start, count = integer(record[1]), integer(record[2])
-    local limit, length = integer(record[3]), integer(record[4])
-    if not (start and count and limit and length and is_window(start, limit, length)) then return nil end
+    local start, count, limit, length = integers(record[1], record[2], record[3], record[4])
+    if not (start and is_window(start, limit, length)) then return nil end
     if now < start then now = start end
     if now >= start + length or charged_at < start or charged_at >= start + length then return nil end
     count = count > tokens and count - tokens or 0

@@ -2,9 +2,9 @@
 
 -- The level in units and the time of a record, which may be of another quota; nil when it is not ours.
 local function gcra_level(record, capacity, unit)
-  local tat, tat_fraction, at = integer(record[1]), integer(record[2]), integer(record[3])
-  local old_capacity, old_gain, old_unit = integer(record[4]), integer(record[5]), integer(record[6])
-  if not (tat and tat_fraction and at and old_capacity and old_gain and old_unit
+  local tat, tat_fraction, at, old_capacity = integers(record[1], record[2], record[3], record[4])
+  local old_gain, old_unit = integer(record[5]), integer(record[6])
+  if not (tat and old_gain and old_unit
       and tat >= at and tat_fraction < old_gain and old_unit > 0 and old_capacity * old_unit < EXACT) then
     return nil
   end

@@ -28,9 +28,9 @@ end
 -- The window, its counters and the time in it, from a record; nil when it is not ours or nothing in it is in sight.
 -- The last value tells whether it was ours.
 local function sliding_read(record, now, capacity, fill)
-  local start, previous, current = integer(record[1]), integer(record[2]), integer(record[3])
-  local limit, length = integer(record[4]), integer(record[5])
-  if not (start and previous and current and limit and length and is_window(start, limit, length)
+  local start, previous, current, limit = integers(record[1], record[2], record[3], record[4])
+  local length = integer(record[5])
+  if not (start and length and is_window(start, limit, length)
       and previous <= LARGEST and current <= LARGEST) then
     return nil, 0, 0, 0, 0, now, is_foreign(record, 5)
   end

@@ -2,9 +2,8 @@
 
 -- The level in units and the time of a record, which may be of another quota; nil when it is not ours.
 local function token_bucket_level(record, capacity, unit)
-  local tokens, at = integer(record[1]), integer(record[2])
-  local fraction, fraction_of = integer(record[3]), integer(record[4])
-  if not (tokens and at and fraction and fraction_of) then return nil end
+  local tokens, at, fraction, fraction_of = integers(record[1], record[2], record[3], record[4])
+  if not tokens then return nil end
   return carried(tokens, fraction, fraction_of, at, capacity, unit), at
 end
 

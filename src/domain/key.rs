@@ -16,6 +16,7 @@
 
 use std::fmt::{self, Write};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -170,7 +171,7 @@ fn is_plain(part: &[u8]) -> bool {
 
 /// The name of one bucket in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(Box<str>);
+pub struct Key(Arc<str>);
 
 impl Key {
     /// The key of `identity` under `rule`, in the grammar of this module.

@@ -23,6 +23,12 @@ pub enum Fault {
     /// Every connection that this instance may have is in use, so nothing was sent.
     #[error("all connections of the pool are in use")]
     PoolExhausted,
+    /// So many requests wait for a call to the store already that this one was not sent.
+    #[error("too many requests wait for the store")]
+    QueueFull,
+    /// It waited for its turn while the store answered no call, and was not sent.
+    #[error("not sent: for {0:?} the store did not answer the requests before this one")]
+    NotSent(Duration),
     /// The server answered with an error instead of executing the command; see [`REFUSALS`](super::REFUSALS).
     #[error("the store refused: {code} {message}")]
     Refused {
@@ -60,6 +66,8 @@ impl Fault {
             Self::Unreachable(_)
             | Self::Resting
             | Self::PoolExhausted
+            | Self::QueueFull
+            | Self::NotSent(_)
             | Self::Contended { .. }
             | Self::TableFull
             | Self::Inadmissible(_)
@@ -74,9 +82,11 @@ impl Fault {
             | Self::Unreachable(_)
             | Self::Lost(_)
             | Self::Resting
+            | Self::NotSent(_)
             | Self::BadReply(_) => Scope::Store,
             Self::Refused { code, .. } => meaning(code).scope,
             Self::PoolExhausted
+            | Self::QueueFull
             | Self::Contended { .. }
             | Self::TableFull
             | Self::Inadmissible(_)
@@ -105,6 +115,8 @@ impl Fault {
             Self::Lost(_) => "lost",
             Self::Resting => "resting",
             Self::PoolExhausted => "pool_exhausted",
+            Self::QueueFull => "queue_full",
+            Self::NotSent(_) => "not_sent",
             Self::Refused { code, .. } => code,
             Self::Contended { .. } => "contended",
             Self::BadReply(_) => "bad_reply",
@@ -126,6 +138,12 @@ impl Fault {
             }
             Self::Resting => "it is probed and used again as soon as it answers",
             Self::PoolExhausted => "raise REDIS_POOL_SIZE",
+            Self::QueueFull => {
+                "run more instances, or a faster store: it decides less than is asked"
+            }
+            Self::NotSent(_) => {
+                "the store is slow, frozen or behind a network that drops packets: look at its load, or raise REDIS_TIMEOUT"
+            }
             Self::Refused { code, .. } => meaning(code).advice,
             Self::Contended { .. } => {
                 "too many instances change one key: the strategy `lua` knows no contention"

@@ -56,9 +56,9 @@ pub const FAULTS: &[Planted] = &[
     script(
         "refill-moved-on-denial",
         "a denial moves the refill time and so loses what was gained",
-        "local reply = { now }",
-        "local reply = { now }\n\
-         if not admitted then redis.call('HSET', KEYS[1], 'last_refill', now) end",
+        "tell(i, retry, r, s, n)",
+        "tell(i, retry, r, s, n)\n\
+         redis.call('HSET', key, 'last_refill', now)",
     ),
     script(
         "ttl-rounded-down",
@@ -84,8 +84,8 @@ pub const FAULTS: &[Planted] = &[
     script(
         "denial-charges",
         "a denied request takes what is left",
-        "local reply = { now }",
-        "local reply = { now }\nif not admitted then redis.call('HSET', KEYS[1], 'tokens', 0) end",
+        "tell(i, retry, r, s, n)",
+        "tell(i, retry, r, s, n)\nredis.call('HSET', key, 'tokens', 0)",
     ),
     script(
         "tostring",
@@ -96,13 +96,13 @@ pub const FAULTS: &[Planted] = &[
     script(
         "eviction",
         "records are evicted now and then, each a free refill",
-        "local steps, admitted",
-        "if now % 61 == 0 then redis.call('DEL', KEYS[1]) end\nlocal steps, admitted",
+        "local from, key = i, KEYS[i]",
+        "local from, key = i, KEYS[i]\nif now % 61 == 0 then redis.call('DEL', key) end",
     ),
     script(
         "no-expiry",
         "records are written without an expiry",
-        "or written(redis.pcall('PEXPIREAT', key, ceil_div(fresh_at, 1000) + EXPIRY_MARGIN))",
+        "err = failed(redis.pcall('PEXPIREAT', key, ceil_div(fresh_at, 1000) + EXPIRY_MARGIN))",
         "",
     ),
     script(
@@ -114,8 +114,14 @@ pub const FAULTS: &[Planted] = &[
     script(
         "remaining-before",
         "what is left is told as it was before the charge",
-        "      standing = 5",
-        "      standing = 2",
+        "tell(i, 0, r2, s2, n2)",
+        "tell(i, 0, r, s, n)",
+    ),
+    script(
+        "blind-in-a-call",
+        "requests of one key in one call do not see what those before them took",
+        "if KEYS[i + 1] == key then record = { a, b, c, d, e, f } end",
+        "",
     ),
     Planted {
         name: "lost-update",

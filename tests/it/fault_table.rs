@@ -544,6 +544,22 @@ async fn crossslot() {
     }
 }
 
+/// What would share a call cannot where it has keys of several slots: then each goes alone.
+#[tokio::test]
+async fn who_cannot_travel_together_is_decided_alone() {
+    let node = Node::with_all_slots();
+    let strategy = bare(Kind::Lua, &settings(&node.redis.address()), POOL);
+    let asked: Vec<_> = (0..20)
+        .map(|i| {
+            let (strategy, charge) = (strategy.clone(), one(&format!("client-{i}")));
+            tokio::spawn(async move { strategy.decide(&[charge]).await })
+        })
+        .collect();
+    for asked in asked {
+        assert_eq!(left(&asked.await.unwrap().unwrap()), [CAPACITY - 1]);
+    }
+}
+
 #[tokio::test]
 async fn moved() {
     let [low, high] = Node::two();

@@ -5,6 +5,7 @@
 mod bench;
 #[cfg(target_os = "linux")]
 mod clocks;
+mod coalescing;
 mod command_line;
 mod conformance;
 #[cfg(target_os = "linux")]
@@ -14,6 +15,7 @@ mod faults;
 mod held_replies;
 mod http;
 mod instances;
+mod lua_batch;
 mod lua_twin;
 mod operations;
 mod outage;

@@ -130,6 +130,11 @@ impl Link {
         }
     }
 
+    /// Longest that a request waits for the store.
+    pub(super) fn deadline(&self) -> Duration {
+        self.0.deadline
+    }
+
     fn lend(&self, shared: &Shared) -> Borrowed {
         Borrowed {
             shared: shared.clone(),
@@ -172,6 +177,7 @@ impl Link {
 }
 
 /// A shared connection for one request, which tells how the connection does.
+#[derive(Clone)]
 pub(super) struct Borrowed {
     shared: Shared,
     patience: Duration,
@@ -193,6 +199,15 @@ impl Borrowed {
         let watched = Unanswered::on(self);
         let reply = pipeline.query_async(&mut self.shared.connection).await;
         watched.ended(reply)
+    }
+}
+
+impl Borrowed {
+    /// Takes notice of a fault that came as part of a reply.
+    pub(super) fn heard(&self, fault: &Fault) {
+        if fault.remedy() == Remedy::Replace {
+            self.shared.health.replace();
+        }
     }
 }
 

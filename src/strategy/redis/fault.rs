@@ -50,6 +50,17 @@ pub(super) fn classify_pool(error: &PoolError) -> Fault {
     }
 }
 
+/// Classifies an error that the script met and returned as a text, such as `WRONGTYPE Operation against a key ...`.
+pub(super) fn classify_text(text: &[u8]) -> Fault {
+    let text = String::from_utf8_lossy(text);
+    let (code, message) = text.split_once(' ').unwrap_or((&text, ""));
+    let (code, message) = meant(code, message);
+    Fault::Refused {
+        code: code.to_owned(),
+        message: message.to_owned(),
+    }
+}
+
 /// Whether the server does not know the script: then it did not run it.
 pub(super) fn is_unknown_script(error: &RedisError) -> bool {
     server_error(error).is_some_and(|(code, _)| code == "NOSCRIPT")
@@ -57,26 +68,30 @@ pub(super) fn is_unknown_script(error: &RedisError) -> bool {
 
 /// The code and the text of the server's own error: of a pipeline, of the command that failed first for a reason of
 /// its own (EXECABORT only tells that an earlier one did).
-///
-/// Redis 6.2 wraps an error inside a script in one of its own and leaves the code in the text, behind `: -`; or it puts
-/// the number of the line before it, and the code is not first either. A script whose user may not run a command hears
-/// no code from Redis 6.2, and ERR from all others.
 fn server_error(error: &RedisError) -> Option<(String, String)> {
     let errors = error.clone().into_server_errors()?;
     let (_, telling) = errors
         .iter()
         .find(|(_, error)| error.code() != "EXECABORT")
         .or_else(|| errors.first())?;
-    let (code, message) = (telling.code(), telling.details().unwrap_or_default());
-    let (code, message) = match code {
+    let (code, message) = meant(telling.code(), telling.details().unwrap_or_default());
+    Some((code.to_owned(), message.to_owned()))
+}
+
+/// The code and the text that are meant.
+///
+/// Redis 6.2 wraps an error inside a script in one of its own and leaves the code in the text, behind `: -`; or it puts
+/// the number of the line before it, and the code is not first either. A script whose user may not run a command hears
+/// no code from Redis 6.2, and ERR from all others.
+fn meant<'a>(code: &'a str, message: &'a str) -> (&'a str, &'a str) {
+    match code {
         "ERR" => unwrapped(message, message),
         IN_SCRIPT => {
             let (_line, text) = message.split_once(": ").unwrap_or(("", message));
             unwrapped(message, text)
         }
         _ => (code, message),
-    };
-    Some((code.to_owned(), message.to_owned()))
+    }
 }
 
 /// The code that an error without one of its own hides, and its text.
@@ -188,6 +203,21 @@ mod tests {
             "-ERR ACL failure in script: User a has no permissions to run the 'b' command",
         ] {
             assert_eq!(classify(&error(&format!("{text}\r\n"))).kind(), "NOPERM");
+        }
+    }
+
+    #[test]
+    fn a_code_in_a_text_that_the_script_returns_is_found() {
+        for (text, kind) in [
+            ("WRONGTYPE Operation against a key", "WRONGTYPE"),
+            ("@user_script: 12: -OOM command not allowed", "OOM"),
+            ("ERR The user executing the script can't run f", "NOPERM"),
+            ("PARTLY done: NOPERM no", "PARTLY"),
+            ("ERR something", "ERR"),
+            ("odd", "odd"),
+            ("", ""),
+        ] {
+            assert_eq!(classify_text(text.as_bytes()).kind(), kind, "{text}");
         }
     }
 

@@ -1,13 +1,18 @@
 //! Strategies that remember in Redis, on the server's clock.
 
+mod batch;
 mod connection;
 mod fault;
 mod hash;
 mod heartbeat;
 mod inspect;
 mod keeper;
+mod lane;
 mod lua;
+mod question;
+mod queue;
 mod record;
+mod script;
 mod settings;
 #[cfg(feature = "planted-faults")]
 mod shared_watch;

@@ -1,0 +1,343 @@
+//! Requests that are under way at the same time share calls of the script, and nobody notices.
+//!
+//! The runtime of these tests has one thread: requests that are started together are all asked before the first call
+//! leaves, so it is known who travels with whom.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tollgate::algorithm::named;
+use tollgate::strategy::factory::Kind;
+use tollgate::strategy::redis::{Link, Lua, Settings};
+use tollgate::strategy::{Fault, MAX_CHARGES, Scope, Strategy};
+use tollgate::{Charge, Verdict};
+
+use crate::bench::{Proxy, RedisServer, bare, charge, quota};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// As many as one call carries.
+const MOST: usize = 128;
+const MOST_WAITING: usize = 4096;
+
+fn one(name: &str, capacity: u64) -> Charge {
+    let token_bucket = named("tokenbucket").unwrap();
+    charge(token_bucket, name, quota(capacity), 1)
+}
+
+fn lua(address: &str) -> Arc<dyn Strategy> {
+    let settings = Settings::new(format!("redis://{address}")).unwrap();
+    bare(Kind::Lua, &settings, 1)
+}
+
+fn lua_within(address: &str, within: Duration) -> Arc<dyn Strategy> {
+    let settings = Settings::new(format!("redis://{address}")).unwrap();
+    Arc::new(Lua::new(Link::open(&settings, 1, within, 42).unwrap()))
+}
+
+type Deciding = JoinHandle<Result<Verdict, Fault>>;
+
+fn ask(strategy: &Arc<dyn Strategy>, charges: Vec<Charge>) -> Deciding {
+    let strategy = strategy.clone();
+    tokio::spawn(async move { strategy.decide(&charges).await })
+}
+
+async fn all(asked: Vec<Deciding>) -> Vec<Result<Verdict, Fault>> {
+    let mut answers = Vec::new();
+    for asked in asked {
+        answers.push(asked.await.unwrap());
+    }
+    answers
+}
+
+/// How often a command was called until now.
+fn calls(redis: &RedisServer, command: &str) -> u64 {
+    let stats: String = redis.run(&["INFO", "commandstats"]);
+    let line = stats.lines().find_map(|line| {
+        line.strip_prefix("cmdstat_")?
+            .strip_prefix(command)?
+            .strip_prefix(":calls=")
+    });
+    line.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
+}
+
+/// A strategy that has its connection and its script.
+async fn warm(redis: &RedisServer, address: &str) -> Arc<dyn Strategy> {
+    let lua = lua(address);
+    assert!(lua.decide(&[one("warm-up", 1)]).await.unwrap().admitted);
+    assert_eq!(calls(redis, "evalsha"), 1);
+    lua
+}
+
+/// Two requests whose answers are held, so that who comes now must wait.
+async fn occupied(lua: &Arc<dyn Strategy>, proxy: &Proxy) -> Vec<Deciding> {
+    proxy.hold_replies();
+    let first = ask(lua, vec![one("held-1", 9)]);
+    proxy.until_asked("held-1").await;
+    let second = ask(lua, vec![one("held-2", 9)]);
+    proxy.until_asked("held-2").await;
+    vec![first, second]
+}
+
+/// Lets everybody who was just started come as far as they can without an answer.
+async fn settle() {
+    for _ in 0..500 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn requests_under_way_share_a_call_in_the_order_in_which_they_came() {
+    let redis = RedisServer::start();
+    let lua = warm(&redis, &redis.address()).await;
+    let asked = (0..60)
+        .map(|i| ask(&lua, vec![one(["a", "b", "c"][i % 3], 15)]))
+        .collect();
+    for (i, answer) in all(asked).await.into_iter().enumerate() {
+        let verdict = answer.unwrap();
+        let before = i as u64 / 3;
+        assert_eq!(verdict.admitted, before < 15, "{i}");
+        assert_eq!(
+            verdict.decisions[0].remaining,
+            14_u64.saturating_sub(before)
+        );
+    }
+    assert_eq!(calls(&redis, "evalsha"), 2);
+    // Each record was read and written once.
+    assert_eq!((calls(&redis, "hmget"), calls(&redis, "hset")), (4, 4));
+}
+
+#[tokio::test]
+async fn a_request_alone_leaves_alone() {
+    let redis = RedisServer::start();
+    let lua = warm(&redis, &redis.address()).await;
+    for i in 1..=20 {
+        assert!(lua.decide(&[one("a", 99)]).await.unwrap().admitted);
+        assert_eq!(calls(&redis, "evalsha"), 1 + i);
+    }
+}
+
+#[tokio::test]
+async fn a_call_carries_so_many_requests_and_keys_at_most() {
+    let redis = RedisServer::start();
+    let lua = warm(&redis, &redis.address()).await;
+    let asked = (0..2 * MOST + 1).map(|i| ask(&lua, vec![one(&format!("key-{i}"), 9)]));
+    for answer in all(asked.collect()).await {
+        assert_eq!(answer.unwrap().decisions[0].remaining, 8);
+    }
+    assert_eq!(calls(&redis, "evalsha"), 1 + 3);
+
+    let charges = |i| {
+        let names = (0..MAX_CHARGES).map(move |j| one(&format!("many-{i}-{j}"), 9));
+        names.collect::<Vec<_>>()
+    };
+    let asked = (0..512 / MAX_CHARGES + 1).map(|i| ask(&lua, charges(i)));
+    for answer in all(asked.collect()).await {
+        assert!(answer.unwrap().decisions.iter().all(|d| d.remaining == 8));
+    }
+    assert_eq!(calls(&redis, "evalsha"), 1 + 3 + 2);
+}
+
+#[tokio::test]
+async fn who_travels_together_is_admitted_or_denied_alone() {
+    let redis = RedisServer::start();
+    let lua = warm(&redis, &redis.address()).await;
+    let (scarce, ample) = (one("scarce", 3), one("ample", 99));
+    let both = |i: usize| match i % 2 {
+        0 => vec![scarce.clone(), ample.clone()],
+        _ => vec![ample.clone(), scarce.clone()],
+    };
+    let asked = (0..20).map(|i| ask(&lua, both(i))).collect();
+    let admitted = all(asked)
+        .await
+        .into_iter()
+        .filter(|answer| answer.as_ref().unwrap().admitted);
+    assert_eq!(admitted.count(), 3);
+    assert_eq!(calls(&redis, "evalsha"), 2);
+    let left = lua.peek(&[ample]).await.unwrap().decisions[0].remaining;
+    assert_eq!(left, 96, "what was denied took nothing");
+}
+
+#[tokio::test]
+async fn a_bad_record_is_the_fault_of_those_who_ask_for_it() {
+    let redis = RedisServer::start();
+    let lua = warm(&redis, &redis.address()).await;
+    let bad = one("bad", 9);
+    redis.run::<()>(&["SET", bad.key().as_str(), "a string"]);
+    let charges = |i: usize| match i % 4 {
+        0 => vec![one("good", 9)],
+        1 => vec![bad.clone()],
+        2 => vec![one("good", 9), bad.clone()],
+        _ => vec![one("good", 9), one("other", 9)],
+    };
+    let asked = (0..8).map(|i| ask(&lua, charges(i))).collect();
+    for (i, answer) in all(asked).await.into_iter().enumerate() {
+        match i % 4 {
+            0 | 3 => assert!(answer.unwrap().admitted),
+            _ => {
+                let fault = answer.unwrap_err();
+                assert_eq!(
+                    (fault.kind(), fault.scope(), fault.is_ambiguous()),
+                    ("WRONGTYPE", Scope::Request, false)
+                );
+            }
+        }
+    }
+    assert_eq!(calls(&redis, "evalsha"), 2);
+    let left = lua.peek(&[one("good", 9), one("other", 9)]).await.unwrap();
+    assert_eq!(left.decisions[0].remaining, 9 - 4);
+    assert_eq!(left.decisions[1].remaining, 9 - 2);
+}
+
+/// Two keys of each request cannot be written at all, one is written before its expiry is refused.
+#[tokio::test]
+async fn what_was_partly_done_is_ambiguous_for_those_it_was_done_for() {
+    let redis = RedisServer::start();
+    let lua = warm(&redis, &redis.address()).await;
+    let requests = || {
+        let same = vec![one("a", 3), one("b", 3)];
+        let asked = (0..5).map(|i| {
+            ask(
+                &lua,
+                if i < 4 {
+                    same.clone()
+                } else {
+                    vec![one("c", 3)]
+                },
+            )
+        });
+        all(asked.collect())
+    };
+    redis.run::<()>(&["ACL", "SETUSER", "default", "-hset"]);
+    for answer in requests().await {
+        let fault = answer.unwrap_err();
+        assert_eq!((fault.kind(), fault.is_ambiguous()), ("NOPERM", false));
+    }
+    redis.run::<()>(&["ACL", "SETUSER", "default", "+hset", "-pexpireat"]);
+    for (i, answer) in requests().await.into_iter().enumerate() {
+        if i == 3 {
+            assert!(!answer.unwrap().admitted, "by what was written");
+            continue;
+        }
+        let fault = answer.unwrap_err();
+        assert_eq!(
+            (fault.kind(), fault.is_ambiguous()),
+            ("PARTLY", true),
+            "{i}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_ambiguous_for_all_who_travelled_and_charges_once() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(&redis.address()).await;
+    let lua = warm(&redis, proxy.address()).await;
+    proxy.hold_replies();
+    let asked: Vec<_> = (0..20).map(|_| ask(&lua, vec![one("a", 99)])).collect();
+    proxy.until_held(1).await;
+    proxy.cut(true);
+    for answer in all(asked).await {
+        let fault = answer.unwrap_err();
+        assert_eq!((fault.kind(), fault.is_ambiguous()), ("lost", true));
+    }
+    proxy.release_replies();
+    let left = lua_within(&redis.address(), PATIENCE)
+        .peek(&[one("a", 99)])
+        .await;
+    assert_eq!(left.unwrap().decisions[0].remaining, 79);
+}
+
+#[tokio::test]
+async fn a_script_that_is_unknown_is_sent_once_for_all_who_travel() {
+    let redis = RedisServer::start();
+    let lua = warm(&redis, &redis.address()).await;
+    redis.run::<()>(&["SCRIPT", "FLUSH"]);
+    let evals = calls(&redis, "eval");
+    let asked = (0..20).map(|_| ask(&lua, vec![one("a", 99)])).collect();
+    let answers = all(asked).await;
+    let lefts = answers
+        .iter()
+        .map(|answer| answer.as_ref().unwrap().decisions[0].remaining);
+    assert!(lefts.eq((79..99).rev()), "{answers:?}");
+    assert_eq!(calls(&redis, "eval"), evals + 1);
+}
+
+#[tokio::test]
+async fn who_goes_away_before_a_call_leaves_is_not_charged() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(&redis.address()).await;
+    let lua = warm(&redis, proxy.address()).await;
+    let held = occupied(&lua, &proxy).await;
+    let waiting: Vec<_> = (0..10).map(|_| ask(&lua, vec![one("a", 99)])).collect();
+    settle().await;
+    waiting.iter().step_by(2).for_each(JoinHandle::abort);
+    settle().await;
+    proxy.release_replies();
+    all(held).await.into_iter().for_each(|answer| {
+        answer.unwrap();
+    });
+    for asked in waiting.into_iter().skip(1).step_by(2) {
+        assert!(asked.await.unwrap().unwrap().admitted);
+    }
+    let left = lua.peek(&[one("a", 99)]).await.unwrap().decisions[0].remaining;
+    assert_eq!(left, 94);
+}
+
+#[tokio::test]
+async fn who_waits_too_long_is_told_that_it_was_not_sent() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(&redis.address()).await;
+    let within = Duration::from_millis(400);
+    let lua = lua_within(proxy.address(), within);
+    while lua.decide(&[one("warm-up", 99)]).await.is_err() {}
+    let held = occupied(&lua, &proxy).await;
+    let waiting: Vec<_> = (0..10).map(|_| ask(&lua, vec![one("a", 99)])).collect();
+    for answer in all(waiting).await {
+        let fault = answer.unwrap_err();
+        assert_eq!(fault, Fault::NotSent(within * 9 / 10));
+        assert_eq!((fault.scope(), fault.is_ambiguous()), (Scope::Store, false));
+    }
+    for answer in all(held).await {
+        assert_eq!(answer.unwrap_err(), Fault::Timeout(within));
+    }
+    let direct = self::lua(&redis.address());
+    let left = direct
+        .peek(&[one("a", 99), one("held-1", 9)])
+        .await
+        .unwrap();
+    assert_eq!(left.decisions[0].remaining, 99, "it was not sent");
+    assert_eq!(left.decisions[1].remaining, 8, "it was");
+}
+
+#[tokio::test]
+async fn a_full_queue_turns_away_and_says_so() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(&redis.address()).await;
+    let lua = warm(&redis, proxy.address()).await;
+    let held = occupied(&lua, &proxy).await;
+    let waiting: Vec<_> = (0..MOST_WAITING)
+        .map(|_| ask(&lua, vec![one("a", 4_200)]))
+        .collect();
+    settle().await;
+    let fault = lua.decide(&[one("a", 4_200)]).await.unwrap_err();
+    assert_eq!(fault, Fault::QueueFull);
+    assert_eq!(
+        (fault.scope(), fault.is_ambiguous()),
+        (Scope::Request, false)
+    );
+    // Those who went away make room.
+    waiting[..10].iter().for_each(JoinHandle::abort);
+    settle().await;
+    let late = ask(&lua, vec![one("a", 4_200)]);
+    settle().await;
+    proxy.release_replies();
+    all(held).await.into_iter().for_each(|answer| {
+        answer.unwrap();
+    });
+    for asked in waiting.into_iter().skip(10).chain([late]) {
+        assert!(asked.await.unwrap().unwrap().admitted);
+    }
+    let left = lua.peek(&[one("a", 4_200)]).await.unwrap().decisions[0].remaining;
+    assert_eq!(left, 4_200 - 4_096 + 9);
+}
