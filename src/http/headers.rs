@@ -80,8 +80,8 @@ impl FromStr for HeaderStyle {
 }
 
 /// Sets the headers of an answer, replacing any of the same name. `later` is added to how long a denied client is told
-/// to wait.
-pub(super) fn set(headers: &mut HeaderMap, answer: &Answer, style: HeaderStyle, later: Duration) {
+/// to wait. For who asks a [`Limiter`](crate::limiter::Limiter) without the layer.
+pub fn set(headers: &mut HeaderMap, answer: &Answer, style: HeaderStyle, later: Duration) {
     let mut limits: SmallVec<[Ruled<'_>; 1]> = answer
         .enforced()
         .filter(|ruled| ruled.decision.source != Source::Nobody)

@@ -11,7 +11,7 @@ mod service;
 
 pub use client_ip::ClientIp;
 pub use duration::go_duration;
-pub use headers::HeaderStyle;
+pub use headers::{HeaderStyle, set as set_headers};
 pub use layer::RateLimitLayer;
 pub use reply::Problem;
 pub use retry_after::RetryAfter;

@@ -50,7 +50,9 @@ pub struct Limits {
 }
 
 /// Serves `app` until `stop` resolves, then drains; ends at once when the shutdown says so.
-pub(super) async fn serve(
+///
+/// Requests carry the peer's address as `ConnectInfo<SocketAddr>`.
+pub async fn serve(
     listener: TcpListener,
     app: Router,
     limits: Limits,

@@ -30,7 +30,7 @@ use reload::Live;
 
 pub use assembly::limiter_to_look_with;
 pub use clock::{MonotonicClock, WallClock};
-pub use connection::Limits;
+pub use connection::{Limits, serve};
 pub use reload::Reread;
 pub use router::{Bounds, router};
 pub use shutdown::{Shutdown, Stage};

@@ -1,12 +1,15 @@
 //! Every route of the service.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::get;
+use axum::extract::Request;
+use axum::response::IntoResponse;
+use axum::routing::{Route, get};
+use tower::{Layer, Service};
 
 use super::middleware;
-use crate::http::RateLimitLayer;
 use crate::http::routes::{Instance, api, health, livez, method_not_allowed, not_found, readyz};
 
 /// Bounds of what requests may take.
@@ -20,7 +23,16 @@ pub struct Bounds {
 
 /// `GET /api` and whatever else is asked for, behind the limits; `GET /health`, `/livez` and `/readyz` beside them, which
 /// answer under any load.
-pub fn router(instance: Instance, limits: RateLimitLayer, bounds: Bounds) -> Router {
+///
+/// The limits are a [`RateLimitLayer`](crate::http::RateLimitLayer), or whatever that is to be compared with.
+pub fn router<L>(instance: Instance, limits: L, bounds: Bounds) -> Router
+where
+    L: Layer<Route> + Clone + Send + Sync + 'static,
+    L::Service: Service<Request> + Clone + Send + Sync + 'static,
+    <L::Service as Service<Request>>::Response: IntoResponse + 'static,
+    <L::Service as Service<Request>>::Error: Into<Infallible> + 'static,
+    <L::Service as Service<Request>>::Future: Send + 'static,
+{
     let limited = Router::new()
         .route("/api", get(api))
         .fallback(not_found)
