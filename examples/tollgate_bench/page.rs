@@ -1,0 +1,116 @@
+//! Writes `benchmarks.md`, with pictures and raw figures in a folder beside it.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value};
+
+use crate::plan::Plan;
+use crate::plots::{self, Picture};
+use crate::report::{markdown, scenario, summary, targets};
+use crate::results::Results;
+use crate::{json, targets::Target};
+
+/// The folder beside the page.
+const BESIDE: &str = "benchmarks";
+
+/// Writes the page into `folder`.
+pub(crate) fn write(
+    folder: &Path,
+    results: &Results,
+    judged: &[Target],
+    plan: &Plan,
+) -> Result<()> {
+    let beside = folder.join(BESIDE);
+    std::fs::create_dir_all(&beside)?;
+    let about = about();
+    let raw = json::raw(results, judged, plan, &Value::Object(about.clone()));
+    std::fs::write(beside.join("raw.json"), format!("{raw:#}\n"))?;
+    let pictures = plots::draw(&beside, results)?;
+    let page = page(results, judged, plan, &about, &pictures);
+    let path = folder.join("benchmarks.md");
+    std::fs::write(&path, page).with_context(|| path.display().to_string())?;
+    eprintln!("written to {}", path.display());
+    Ok(())
+}
+
+fn page(
+    results: &Results,
+    judged: &[Target],
+    plan: &Plan,
+    about: &Map<String, Value>,
+    pictures: &[Picture],
+) -> String {
+    let mut text = include_str!("page.md").to_owned();
+    text += "\n## This run\n\n| | |\n| --- | --- |\n";
+    for (name, value) in about {
+        text += &format!("| {name} | {} |\n", value.as_str().unwrap_or("-"));
+    }
+    let rounds = format!("{} of {} s", plan.rounds, plan.window.as_secs_f64());
+    text += &format!(
+        "| rounds | {rounds}; {} where it is shown how the cost grows |\n",
+        plan.sweep_rounds
+    );
+    text += &format!(
+        "\n## Targets\n\n{}.\n\n{}",
+        summary(judged),
+        markdown(&targets(judged))
+    );
+    for picture in pictures {
+        text += &format!("\n![{}]({BESIDE}/{})\n", picture.about, picture.file);
+    }
+    for measured in &results.scenarios {
+        text += &format!(
+            "\n## {}\n\n{}",
+            measured.scenario.about,
+            markdown(&scenario(measured))
+        );
+    }
+    text += "\n## Not measured\n\n";
+    for missing in &results.missing {
+        text += &format!("- {missing}\n");
+    }
+    text
+}
+
+/// When and where it was measured, and of what.
+fn about() -> Map<String, Value> {
+    let now = jiff::Timestamp::now()
+        .strftime("%Y-%m-%d %H:%M UTC")
+        .to_string();
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let changed = said("git", &["status", "--porcelain", "--", ".", ":!docs"]);
+    let commit = said("git", &["rev-parse", "--short", "HEAD"]);
+    let commit = match changed.is_empty() {
+        true => commit,
+        false => format!("{commit} with uncommitted changes"),
+    };
+    let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let processor = processor
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map_or("unknown", |(_, name)| name);
+    let redis = said("redis-server", &["--version"]);
+    let redis = redis
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("v="));
+    [
+        ("date", now),
+        ("commit", commit),
+        ("CPU", format!("{processor}, {cores} cores")),
+        ("kernel", said("uname", &["-sr"])),
+        ("Rust", said("rustc", &["--version"])),
+        ("Redis", redis.unwrap_or("unknown").to_owned()),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), Value::String(value)))
+    .collect()
+}
+
+/// What a program says; nothing where it cannot be run.
+fn said(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    text.unwrap_or_default()
+}

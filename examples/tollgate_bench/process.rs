@@ -1,0 +1,107 @@
+//! Processes that are measured: they end when dropped, and tell what they used.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep};
+
+/// Longest wait for a process that starts.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Pause between looks whether it listens.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// Length of one unit of utime and stime, in microseconds: USER_HZ is 100 on Linux.
+const TICK_US: u64 = 10_000;
+
+/// A process; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    id: u32,
+}
+
+impl Process {
+    /// Starts it where no `.env` changes what is measured, without any of the service's variables.
+    pub(crate) fn start(
+        program: &Path,
+        arguments: &[&str],
+        settings: &[(&str, String)],
+    ) -> Result<Self> {
+        let mut command = Command::new(program);
+        for variable in tollgate::config::VARIABLES {
+            command.env_remove(variable.name);
+        }
+        let child = command
+            .args(arguments)
+            .envs(settings.iter().map(|(name, value)| (name, value)))
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("{} cannot be started", program.display()))?;
+        let id = child.id().context("it ended at once")?;
+        Ok(Self { child, id })
+    }
+
+    /// Waits until it accepts connections at `address`.
+    pub(crate) async fn until_listening(&mut self, address: SocketAddr) -> Result<()> {
+        let begin = Instant::now();
+        while TcpStream::connect(address).await.is_err() {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("it ended before it listened: {status}");
+            }
+            if begin.elapsed() > PATIENCE {
+                bail!("it does not listen at {address}");
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// CPU time so far, user and system, in microseconds.
+    pub(crate) fn cpu_us(&self) -> Result<u64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id))
+            .with_context(|| format!("process {} is gone", self.id))?;
+        cpu_us(&stat)
+    }
+
+    /// Resident memory, in bytes.
+    pub(crate) fn resident(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        let kilobytes: u64 = kilobytes.context("no VmRSS")?.trim().parse()?;
+        Ok(kilobytes * 1024)
+    }
+}
+
+fn cpu_us(stat: &str) -> Result<u64> {
+    // The name in parentheses may hold anything; what follows it are numbers. utime and stime are fields 14 and 15.
+    let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    let ticks: u64 = ticks.map(str::parse::<u64>).sum::<Result<_, _>>()?;
+    Ok(ticks * TICK_US)
+}
+
+/// An address on loopback that nobody listens on.
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_user_and_system_whatever_the_name() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 9 0 0 0 12 30 99 99 20 0 3 0 55 1 1";
+        assert_eq!(cpu_us(stat).unwrap(), 420_000);
+    }
+}

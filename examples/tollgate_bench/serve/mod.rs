@@ -1,0 +1,88 @@
+//! What own strategies are compared with, served by the same code: `tollgate_bench serve NAME`.
+//!
+//! Router, handler, middleware and accept loop are the service's own; only the limit differs. The process ends when
+//! its standard input does.
+
+mod around;
+mod bare;
+mod charges;
+mod pooled;
+mod rival;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use axum::Router;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tollgate::Clock;
+use tollgate::config::{Config, Environment};
+use tollgate::http::routes::Instance;
+use tollgate::server::{Bounds, Limits, MonotonicClock, Shutdown, WallClock, serve};
+use tower::layer::util::Identity;
+
+/// Longest wait for open requests at the end.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// Serves the contender of that name; settings are the service's own variables.
+pub(crate) async fn run(name: &str) -> Result<()> {
+    let config = Config::read(&Environment::new(std::env::vars_os(), None))?;
+    let (instance, bounds) = (instance(), bounds(&config));
+    let app = match name.split_once(':') {
+        None if name == "bare" => tollgate::server::router(instance, Identity::new(), bounds),
+        None if name == "bare-429" => tollgate::server::router(instance, bare::DenyLayer, bounds),
+        None if name == "pooled-evalsha" => {
+            tollgate::server::router(instance, pooled::layer(&config)?, bounds)
+        }
+        None if name == "tower-governor" => {
+            tollgate::server::router(instance, rival::layer(&config)?, bounds)
+        }
+        Some(("charges", count)) => {
+            let limit = charges::layer(&config, count.parse()?)?;
+            tollgate::server::router(instance, limit, bounds)
+        }
+        _ => bail!("nothing is called {name:?}"),
+    };
+    listen(&config, app).await
+}
+
+async fn listen(config: &Config, app: Router) -> Result<()> {
+    let listener = TcpListener::bind(config.server.address).await?;
+    let limits = Limits {
+        connections: config.http.max_connections,
+        connections_per_peer: config.http.max_connections_per_peer,
+        trusted_proxies: config.http.trusted_proxies.clone(),
+        header_timeout: config.http.header_timeout,
+        idle_timeout: config.http.idle_timeout,
+        drain: DRAIN,
+    };
+    let (_commands, shutdown) = Shutdown::new();
+    let stop = async {
+        let _ = tokio::io::stdin().read_to_end(&mut Vec::new()).await;
+    };
+    serve(listener, app, limits, stop, shutdown).await;
+    Ok(())
+}
+
+fn instance() -> Instance {
+    let monotonic: Arc<dyn Clock> = Arc::new(MonotonicClock::start());
+    Instance {
+        id: format!("{}-{:06x}", std::process::id(), 0).into(),
+        wall: Arc::new(WallClock),
+        started_us: monotonic.now_us(),
+        monotonic,
+        link: None,
+        breaker: None,
+        needs_store: false,
+        draining: Arc::new(AtomicBool::new(false)),
+    }
+}
+
+fn bounds(config: &Config) -> Bounds {
+    Bounds {
+        requests: config.http.max_requests,
+        request_timeout: config.http.request_timeout,
+    }
+}

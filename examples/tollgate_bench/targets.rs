@@ -1,0 +1,302 @@
+//! What was aimed at, and whether this run reached it.
+
+use crate::results::Results;
+use crate::statistics::{Median, median};
+
+/// One promise.
+#[derive(Debug)]
+pub(crate) struct Target {
+    /// What is promised, in words.
+    pub(crate) promise: String,
+    /// What was measured, or why nothing was.
+    pub(crate) measured: String,
+    pub(crate) verdict: Verdict,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Pass,
+    Fail,
+    NotMeasured,
+}
+
+impl Verdict {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "FAIL",
+            Self::NotMeasured => "not measured",
+        }
+    }
+}
+
+/// Most commands to Redis for each refilled token of a client that is denied.
+const COMMANDS_PER_TOKEN: f64 = 2.0;
+/// Tokens a second of that client.
+const TOKENS_PER_SECOND: f64 = 10.0;
+const MEBIBYTE: f64 = 1_048_576.0;
+
+/// Every promise.
+pub(crate) fn judge(results: &Results) -> Vec<Target> {
+    let ratio =
+        |promise, scenario, subject, most| against_bare(results, promise, scenario, subject, most);
+    let mut targets = vec![
+        ratio(
+            "memory, 10,000 clients: CPU against bare",
+            "clients",
+            "memory",
+            1.15,
+        ),
+        ratio(
+            "memory, one client far over its limit: CPU against bare answering the same 429",
+            "denied",
+            "memory",
+            1.15,
+        ),
+        ratio(
+            "lua, one client far over its limit: CPU against bare answering the same 429",
+            "denied",
+            "lua",
+            1.15,
+        ),
+        commands_per_token(results),
+        ratio(
+            "lease, hot client, three instances: CPU against bare",
+            "balanced-hot",
+            "lease, 3 instances",
+            1.25,
+        ),
+        ratio(
+            "lua, 10,000 clients: CPU against bare (2.0 is the aim)",
+            "clients",
+            "lua",
+            2.3,
+        ),
+        throughput(results),
+        latency(results),
+        ratio(
+            "lua, four limits a request: CPU against bare",
+            "charges",
+            "lua x4",
+            4.2,
+        ),
+        round_trips(results),
+        ratio(
+            "transaction, 10,000 clients: CPU against bare",
+            "clients",
+            "transaction",
+            10.0,
+        ),
+        no_contention(results),
+    ];
+    targets.extend([1, 2].map(|threads| against_governor(results, threads)));
+    targets.extend(growth(results));
+    targets.extend(bytes_per_key(results));
+    targets.extend(idle(results));
+    targets
+}
+
+fn target(promise: impl Into<String>, measured: Option<String>, kept: bool) -> Target {
+    let verdict = match (&measured, kept) {
+        (None, _) => Verdict::NotMeasured,
+        (Some(_), true) => Verdict::Pass,
+        (Some(_), false) => Verdict::Fail,
+    };
+    Target {
+        promise: promise.into(),
+        measured: measured.unwrap_or_else(|| "-".to_owned()),
+        verdict,
+    }
+}
+
+fn spread(figure: Median, unit: &str) -> String {
+    let Median {
+        middle,
+        least,
+        greatest,
+    } = figure;
+    format!("{middle:.2}{unit} ({least:.2} to {greatest:.2})")
+}
+
+fn at_most(promise: impl Into<String>, figure: Option<Median>, most: f64, unit: &str) -> Target {
+    let promise = format!("{}: {most}{unit} or less", promise.into());
+    target(
+        promise,
+        figure.map(|figure| spread(figure, unit)),
+        figure.is_some_and(|figure| figure.middle <= most),
+    )
+}
+
+fn against_bare(
+    results: &Results,
+    promise: &str,
+    scenario: &str,
+    subject: &str,
+    most: f64,
+) -> Target {
+    let figure = results.scenario(scenario).and_then(|measured| {
+        let cell = measured.cell(subject)?;
+        let bare = if cell.subject.balanced {
+            measured.cell(&format!("bare, {} instances", cell.subject.instances))?
+        } else {
+            measured.cells.first()?
+        };
+        cell.ratio_to(bare)
+    });
+    at_most(promise, figure, most, "x")
+}
+
+/// A second beyond the tokens that were there at its beginning: the bucket is empty when counting begins.
+fn commands_per_token(results: &Results) -> Target {
+    let cell = results.cell("denied", "lua");
+    let figure = cell.and_then(|cell| {
+        cell.median(|sample| sample.scripts as f64 / (sample.seconds * TOKENS_PER_SECOND))
+    });
+    at_most(
+        "lua, one client far over its limit: script calls for each refilled token",
+        figure,
+        COMMANDS_PER_TOKEN,
+        "",
+    )
+}
+
+fn throughput(results: &Results) -> Target {
+    let figure = || {
+        let measured = results.scenario("clients")?;
+        let (lua, pooled) = (measured.cell("lua")?, measured.cell("pooled-evalsha")?);
+        lua.compared(pooled, |lua, pooled| lua.per_second() / pooled.per_second())
+    };
+    let figure = figure();
+    target(
+        "lua, 10,000 clients: throughput against a pooled EVALSHA per request: 2x or more",
+        figure.map(|figure| spread(figure, "x")),
+        figure.is_some_and(|figure| figure.middle >= 2.0),
+    )
+}
+
+fn latency(results: &Results) -> Target {
+    let figure = || {
+        let measured = results.scenario("clients")?;
+        let (lua, bare) = (measured.cell("lua")?, measured.cells.first()?);
+        lua.compared(bare, |lua, bare| (lua.p99_us - bare.p99_us) / 1_000.0)
+    };
+    at_most(
+        "lua, 10,000 clients: p99 above bare's p99",
+        figure(),
+        2.0,
+        " ms",
+    )
+}
+
+fn round_trips(results: &Results) -> Target {
+    let cell = results.cell("charges", "lua x4");
+    let figure = cell.and_then(|cell| {
+        // Requests under way at the edges of what is counted make a little more or less than one.
+        cell.median(|sample| sample.scripts as f64 / sample.requests as f64)
+    });
+    at_most(
+        "lua, four limits a request: script calls for each request",
+        figure,
+        1.01,
+        "",
+    )
+}
+
+fn no_contention(results: &Results) -> Target {
+    let cell = results
+        .cell("hot", "transaction")
+        .filter(|cell| !cell.samples.is_empty());
+    let strays = cell.map(|cell| {
+        (
+            cell.sum(|sample| sample.denied),
+            cell.sum(|sample| sample.other),
+            cell.sum(|sample| sample.local),
+        )
+    });
+    target(
+        "transaction, one hot key: every token granted, no 429 from contention",
+        strays.map(|(denied, other, local)| {
+            format!("{denied} answers of 429, {other} failures, {local} decided without Redis")
+        }),
+        strays == Some((0, 0, 0)),
+    )
+}
+
+fn against_governor(results: &Results, threads: usize) -> Target {
+    let found = results.in_process.iter().find(|it| it.threads == threads);
+    let figure = found.and_then(|it| {
+        let pairs = it.memory_ns.iter().zip(&it.governor_ns);
+        median(pairs.map(|(memory, governor)| memory / governor))
+    });
+    let threads = if threads == 1 {
+        "one thread"
+    } else {
+        "two threads"
+    };
+    at_most(
+        format!("memory against governor keyed, in process, {threads} (1.0 is the aim)"),
+        figure,
+        1.5,
+        "x",
+    )
+}
+
+/// From a thousand keys to a million, for each strategy.
+fn growth(results: &Results) -> Vec<Target> {
+    let Some(measured) = results.scenario("keys") else {
+        return Vec::new();
+    };
+    let few = measured
+        .cells
+        .iter()
+        .filter(|cell| cell.subject.store == Some(1_000));
+    few.map(|few| {
+        let name = few.subject.contender.name();
+        let many = measured.cell(&format!("{name}, 1000000 keys"));
+        let figure = many.and_then(|many| many.ratio_to(few));
+        at_most(
+            format!("{name}: CPU with 1,000,000 keys against 1,000"),
+            figure,
+            1.2,
+            "x",
+        )
+    })
+    .collect()
+}
+
+fn bytes_per_key(results: &Results) -> [Target; 2] {
+    let filling = |subject: &str| results.cell("keys", subject)?.filling;
+    let redis = filling("lua, 1000000 keys").map(|it| it.redis as f64 / f64::from(it.keys));
+    let memory = filling("memory, 1000000 keys").map(|it| it.service as f64 / f64::from(it.keys));
+    let promise = |place, most: u32, measured: Option<f64>| {
+        target(
+            format!("bytes for each of 1,000,000 keys in {place}: {most} or less"),
+            measured.map(|bytes| format!("{bytes:.0}")),
+            measured.is_some_and(|bytes| bytes <= f64::from(most)),
+        )
+    };
+    [promise("Redis", 220, redis), promise("memory", 120, memory)]
+}
+
+fn idle(results: &Results) -> Vec<Target> {
+    let of = |footprint: &crate::footprint::Footprint| {
+        let name = footprint.kind.name();
+        let resident = median(
+            footprint
+                .resident
+                .iter()
+                .map(|&bytes| bytes as f64 / MEBIBYTE),
+        );
+        let first = median(footprint.first_answer_ms.iter().copied());
+        [
+            at_most(
+                format!("{name}, idle: resident memory"),
+                resident,
+                15.0,
+                " MiB",
+            ),
+            at_most(format!("{name}: start to first answer"), first, 50.0, " ms"),
+        ]
+    };
+    results.footprints.iter().flat_map(of).collect()
+}
