@@ -19,32 +19,53 @@ pub(crate) struct Answer {
     pub(crate) bytes: usize,
 }
 
+/// How a denial is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Denial {
+    /// By the status 429.
+    Status,
+    /// By a member `allowed` of the body, which is then taken for that status.
+    Member,
+}
+
 /// Where answers are collected: each request waits for its answer, so one has room for one.
 #[derive(Debug)]
-pub(crate) struct Reader(Vec<u8>);
+pub(crate) struct Reader {
+    bytes: Vec<u8>,
+    denial: Denial,
+}
 
 impl Reader {
-    pub(crate) fn new() -> Self {
-        Self(Vec::with_capacity(LARGEST))
+    pub(crate) fn new(denial: Denial) -> Self {
+        let bytes = Vec::with_capacity(LARGEST);
+        Self { bytes, denial }
     }
 
     /// The next answer on `stream`.
     pub(crate) async fn next(&mut self, stream: &mut TcpStream) -> Result<Answer> {
-        self.0.clear();
+        self.bytes.clear();
         loop {
-            if self.0.len() == LARGEST {
+            if self.bytes.len() == LARGEST {
                 bail!("an answer of more than {LARGEST} bytes");
             }
-            if stream.read_buf(&mut self.0).await? == 0 {
+            if stream.read_buf(&mut self.bytes).await? == 0 {
                 bail!("the connection was closed");
             }
-            if let Some(answer) = parse(&self.0)?
-                && self.0.len() >= answer.bytes
+            if let Some(mut answer) = parse(&self.bytes)?
+                && self.bytes.len() >= answer.bytes
             {
+                if self.denial == Denial::Member && says_no(&self.bytes) {
+                    answer.status = 429;
+                }
                 return Ok(answer);
             }
         }
     }
+}
+
+fn says_no(bytes: &[u8]) -> bool {
+    let no = br#""allowed":false"#;
+    bytes.windows(no.len()).any(|part| part == no)
 }
 
 /// The answer that begins there, once its head is whole.

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 use tollgate::strategy::factory::Kind;
 
-use crate::answer::Reader;
+use crate::answer::{Denial, Reader};
 use crate::plan::Plan;
 use crate::process::{Process, free_address};
 use crate::redis_server::RedisServer;
@@ -69,7 +69,7 @@ async fn start(kind: Kind, redis: &RedisServer, programs: &Programs) -> Result<(
     stream
         .write_all(b"GET /api HTTP/1.1\r\nHost: bench\r\n\r\n")
         .await?;
-    let answer = Reader::new().next(&mut stream).await?;
+    let answer = Reader::new(Denial::Status).next(&mut stream).await?;
     let took = begin.elapsed();
     if answer.status != 200 {
         bail!("the first answer was {}", answer.status);

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::Instant;
 
-use crate::answer::{Answer, Reader};
+use crate::answer::{Answer, Denial, Reader};
 
 /// Connections at once.
 pub(crate) const CONNECTIONS: u32 = 64;
@@ -186,7 +186,7 @@ impl Connection {
     async fn converse(self) -> Result<()> {
         let mut stream = TcpStream::connect(self.target).await?;
         stream.set_nodelay(true)?;
-        let (mut reader, mut request) = (Reader::new(), Vec::new());
+        let (mut reader, mut request) = (Reader::new(self.ask.denial()), Vec::new());
         let mut sent = Instant::now();
         while !self.shared.ends.load(Ordering::Relaxed) {
             let Some(client) = self.chooser.borrow_mut().next() else {
@@ -208,6 +208,13 @@ impl Connection {
 }
 
 impl Ask {
+    fn denial(self) -> Denial {
+        match self {
+            Self::Api => Denial::Status,
+            Self::Throttle { .. } => Denial::Member,
+        }
+    }
+
     /// Writes the request of that client, in place of what was there.
     fn write(self, request: &mut Vec<u8>, client: u32) {
         request.clear();

@@ -52,7 +52,9 @@ impl Peers {
             missing.push("nginx (limit_req, and the scenarios with several instances): apt-get install nginx-light");
         }
         if !self.throttlecrab {
-            missing.push("throttlecrab: cargo install throttlecrab-server");
+            missing.push(
+                "throttlecrab: install protobuf-compiler, then cargo install throttlecrab-server",
+            );
         }
         if self.flexible.is_none() {
             missing.push(

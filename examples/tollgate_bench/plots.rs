@@ -9,10 +9,12 @@ use plotters::prelude::*;
 use crate::measure::{Cell, Measured, Sample};
 use crate::results::Results;
 
-const SIZE: (u32, u32) = (800, 440);
+const SIZE: (u32, u32) = (900, 440);
+/// Where the names of lines stand, from the left.
+const LEGEND: u32 = 720;
 const FONT: &str = "sans-serif";
 /// One colour a contender, in the order of a scenario; dark enough to be read on white.
-const COLOURS: [RGBColor; 10] = [
+const COLOURS: [RGBColor; 12] = [
     RGBColor(90, 90, 90),
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -23,11 +25,13 @@ const COLOURS: [RGBColor; 10] = [
     RGBColor(120, 94, 240),
     RGBColor(128, 64, 0),
     RGBColor(170, 170, 0),
+    RGBColor(0, 0, 0),
+    RGBColor(220, 20, 60),
 ];
 /// What fills most of a bar, and what stands behind it.
 const SERVICE: RGBColor = RGBColor(0, 114, 178);
 const REDIS: RGBColor = RGBColor(213, 94, 0);
-/// Shares of answers that the latency plot shows, in thousandths of a percent.
+/// Shares of answers that the latency plot shows, as fractions.
 const SHARES: [f64; 9] = [0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999];
 
 /// A picture that was written, and what it shows.
@@ -55,7 +59,7 @@ pub(crate) fn draw(folder: &Path, results: &Results) -> Result<Vec<Picture>> {
     if let Some(measured) = results.scenario("clients") {
         add(
             "cpu.svg",
-            "CPU time for each request, service and Redis",
+            "CPU time for each request: the service blue, Redis orange",
             &|area| {
                 let parts = |cell: &Cell| {
                     let middle =
@@ -166,6 +170,7 @@ fn bars(
     chart
         .configure_mesh()
         .disable_y_mesh()
+        .light_line_style(TRANSPARENT)
         .x_desc(axis)
         .y_labels(cells.len())
         .y_label_formatter(&name)
@@ -219,30 +224,30 @@ fn latency(area: &Area<'_>, measured: &Measured) -> Result<()> {
         .fold((0.0_f64, 0.0_f64), |(low, high), (_, y)| {
             (low.min(*y), high.max(*y))
         });
-    let mut chart = ChartBuilder::on(area)
+    let (area, names) = area.split_horizontally(LEGEND);
+    let mut chart = ChartBuilder::on(&area)
         .margin(12)
+        .margin_right(30)
         .x_label_area_size(40)
         .y_label_area_size(70)
         .build_cartesian_2d(0.0..tail(0.9999), low..high + 0.1)
         .map_err(told)?;
     chart
         .configure_mesh()
+        .light_line_style(TRANSPARENT)
         .x_desc("share of answers that were as quick")
         .y_desc("milliseconds")
         .x_labels(5)
-        .x_label_formatter(&|x| format!("{}%", (100.0 - 100.0 / 10_f64.powf(*x) * 1.0)))
+        .x_label_formatter(&|x| format!("{}%", 100.0 - 100.0 / 10_f64.powf(*x)))
         .y_label_formatter(&|y| format!("{:.2}", 10_f64.powf(*y)))
         .label_style((FONT, 14))
         .draw()
         .map_err(told)?;
-    for ((name, points), colour) in lines.into_iter().zip(COLOURS.iter().cycle()) {
-        chart
-            .draw_series(LineSeries::new(points, colour.stroke_width(2)))
-            .map_err(told)?
-            .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+    for ((_, points), colour) in lines.iter().zip(COLOURS.iter().cycle()) {
+        let line = LineSeries::new(points.clone(), colour.stroke_width(2));
+        chart.draw_series(line).map_err(told)?;
     }
-    legend(&mut chart)
+    legend(&names, &lines)
 }
 
 /// Stretches the slow end: 0 %, 90 %, 99 % and 99.9 % stand equally far apart.
@@ -285,14 +290,17 @@ fn chart(
     if left >= right {
         return Err(anyhow!("a line needs two points"));
     }
-    let mut chart = ChartBuilder::on(area)
+    let (area, names) = area.split_horizontally(LEGEND);
+    let mut chart = ChartBuilder::on(&area)
         .margin(12)
+        .margin_right(30)
         .x_label_area_size(40)
         .y_label_area_size(70)
         .build_cartesian_2d(left..right, 0.0..top * 1.1)
         .map_err(told)?;
     chart
         .configure_mesh()
+        .light_line_style(TRANSPARENT)
         .x_desc(x_axis)
         .y_desc(y_axis)
         .x_labels(4)
@@ -300,28 +308,23 @@ fn chart(
         .label_style((FONT, 14))
         .draw()
         .map_err(told)?;
-    for ((name, points), colour) in lines.iter().zip(COLOURS.iter().cycle()) {
-        chart
-            .draw_series(LineSeries::new(points.clone(), colour.stroke_width(2)).point_size(3))
-            .map_err(told)?
-            .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+    for ((_, points), colour) in lines.iter().zip(COLOURS.iter().cycle()) {
+        let line = LineSeries::new(points.clone(), colour.stroke_width(2)).point_size(3);
+        chart.draw_series(line).map_err(told)?;
     }
-    legend(&mut chart)
+    legend(&names, lines)
 }
 
-fn legend<'a, C>(chart: &mut ChartContext<'a, SVGBackend<'a>, C>) -> Result<()>
-where
-    C: CoordTranslate + 'a,
-{
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.8))
-        .border_style(RGBColor(200, 200, 200))
-        .label_font((FONT, 13))
-        .draw()
-        .map_err(told)
+/// Names the lines, in their colours.
+fn legend(area: &Area<'_>, lines: &[(String, Points)]) -> Result<()> {
+    for (row, ((name, _), colour)) in (0..).zip(lines.iter().zip(COLOURS.iter().cycle())) {
+        let y = 20 + row * 22;
+        let line = PathElement::new([(0, y + 7), (20, y + 7)], colour.stroke_width(3));
+        area.draw(&line).map_err(told)?;
+        let text = Text::new(name.clone(), (28, y), (FONT, 14));
+        area.draw(&text).map_err(told)?;
+    }
+    Ok(())
 }
 
 fn whole(number: &f64) -> String {

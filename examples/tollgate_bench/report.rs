@@ -14,7 +14,7 @@ pub(crate) fn scenario(measured: &Measured) -> Table {
         "contender",
         "service µs",
         "Redis µs",
-        "CPU against first",
+        "CPU against base",
         "spread",
         "requests/s",
         "p50 ms",

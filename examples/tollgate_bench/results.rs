@@ -66,9 +66,19 @@ impl Measured {
             .find(|cell| cell.subject.name() == subject)
     }
 
-    /// CPU time against the first subject's, each round with itself.
+    /// CPU time against what the subject is compared with.
     pub(crate) fn ratio(&self, cell: &Cell) -> Option<Median> {
-        cell.ratio_to(self.cells.first()?)
+        cell.ratio_to(self.base(cell)?)
+    }
+
+    /// What a subject is compared with: itself with the fewest keys where those are varied, else whoever stands first
+    /// with as many instances.
+    fn base(&self, cell: &Cell) -> Option<&Cell> {
+        self.cells.iter().find(|base| {
+            let (base, subject) = (&base.subject, &cell.subject);
+            base.instances == subject.instances
+                && (subject.store.is_none() || base.contender == subject.contender)
+        })
     }
 }
 

@@ -110,6 +110,16 @@ impl Contender {
         }
     }
 
+    /// Whether it can deny anybody: `bare-429` denies everybody.
+    pub(crate) fn is_limited(&self) -> bool {
+        !matches!(
+            self,
+            Self::Served("bare")
+                | Self::Nginx { limited: false }
+                | Self::Flexible { limited: false }
+        )
+    }
+
     pub(crate) fn needs_redis(&self) -> bool {
         match self {
             Self::Own(kind) | Self::Charges(kind, _) => kind.needs_redis(),
@@ -151,7 +161,8 @@ impl Subject {
     pub(crate) fn name(&self) -> String {
         let mut name = self.contender.name();
         if self.balanced {
-            name += &format!(", {} instances", self.instances);
+            let s = if self.instances == 1 { "" } else { "s" };
+            name += &format!(", {} instance{s}", self.instances);
         }
         if let Some(keys) = self.store {
             name += &format!(", {keys} keys");

@@ -134,15 +134,8 @@ fn against_bare(
     subject: &str,
     most: f64,
 ) -> Target {
-    let figure = results.scenario(scenario).and_then(|measured| {
-        let cell = measured.cell(subject)?;
-        let bare = if cell.subject.balanced {
-            measured.cell(&format!("bare, {} instances", cell.subject.instances))?
-        } else {
-            measured.cells.first()?
-        };
-        cell.ratio_to(bare)
-    });
+    let measured = results.scenario(scenario);
+    let figure = measured.and_then(|it| it.ratio(it.cell(subject)?));
     at_most(promise, figure, most, "x")
 }
 
@@ -253,10 +246,10 @@ fn growth(results: &Results) -> Vec<Target> {
     few.map(|few| {
         let name = few.subject.contender.name();
         let many = measured.cell(&format!("{name}, 1000000 keys"));
-        let figure = many.and_then(|many| many.ratio_to(few));
+        let promise = format!("{name}: CPU with 1,000,000 keys against 1,000");
         at_most(
-            format!("{name}: CPU with 1,000,000 keys against 1,000"),
-            figure,
+            promise,
+            many.and_then(|many| measured.ratio(many)),
             1.2,
             "x",
         )
