@@ -15,12 +15,10 @@ use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, HeaderValue, Request};
 use axum::response::Response;
 use tollgate::algorithm::{self, Remembered};
-use tollgate::http::{ClientIp, RateLimitLayer, TrustedProxies, set_headers};
-use tollgate::limiter::{Limiter, Rule};
+use tollgate::http::{ClientIp, HeaderStyle, RateLimitLayer, set_headers};
+use tollgate::limiter::{Call, Limiter, PathPattern, Rule, RuleSet, Value, Version};
 use tollgate::strategy::{Memory, Strategy};
-use tollgate::{
-    Charge, Cost, Decision, Identity, Key, Limit, ManualClock, Outcome, Quota, RuleName, Source,
-};
+use tollgate::{Charge, Cost, Identity, Key, Limit, ManualClock, Networks, Quota, RuleName};
 use tower::{Layer, Service, service_fn};
 
 /// Keys in a table.
@@ -52,12 +50,11 @@ pub(crate) const ALL: &[Case] = &[
     ("client-forwarded-by-three", || {
         client(Some("203.0.113.7, 10.0.0.1, 127.0.0.1"))
     }),
-    ("headers-admitted", || headers(Outcome::Allowed)),
-    ("headers-denied", || {
-        headers(Outcome::Denied {
-            retry_after: Duration::from_millis(100),
-        })
-    }),
+    ("headers-admitted", || headers(100_000)),
+    ("headers-denied", || headers(1)),
+    ("rules-10", || rules(10)),
+    ("rules-100", || rules(100)),
+    ("rules-1000", || rules(1_000)),
     ("key-ipv4", || key_of([203, 0, 113, 7].into())),
     ("key-ipv6", || {
         key_of("2001:db8:1:2:3:4:5:6".parse().expect("an address"))
@@ -158,7 +155,7 @@ fn denied() -> Work {
 }
 
 fn client(forwarded: Option<&'static str>) -> Work {
-    let trusted: TrustedProxies = "loopback, private".parse().expect("networks");
+    let trusted: Networks = "loopback, private".parse().expect("networks");
     let clients = ClientIp::new(trusted);
     let peer = IpAddr::from(if forwarded.is_some() {
         [127, 0, 0, 1]
@@ -179,26 +176,60 @@ fn client(forwarded: Option<&'static str>) -> Work {
     })
 }
 
-fn headers(outcome: Outcome) -> Work {
-    let rule = Rule::token_bucket(ample().quota);
-    let mut remaining = 99_999;
+fn headers(capacity: u64) -> Work {
+    let rule = Rule::default_of(limit("tokenbucket", capacity));
+    let limiter = Limiter::new(rule, Arc::new(table()));
+    let call = Call::of([203, 0, 113, 7].into());
+    now(limiter.check(&call));
+    let answer = now(limiter.check(&call));
     Box::new(move || {
-        remaining = if remaining == 0 {
-            99_999
-        } else {
-            remaining - 1
-        };
-        let decision = Decision {
-            outcome,
-            limit: 100_000,
-            remaining,
-            reset_after: Duration::from_millis(12_345),
-            next_after: Duration::from_millis(100),
-            source: Source::Store,
-        };
         let mut headers = HeaderMap::new();
-        set_headers(&mut headers, &rule, &decision);
+        let style = HeaderStyle::default();
+        set_headers(&mut headers, &answer, style, Duration::ZERO);
         black_box(headers);
+    })
+}
+
+/// What so many rules, each for a path of its own but for one, say of a request that two are for.
+fn rules(count: usize) -> Work {
+    let rule = |i: usize| {
+        let mut rule = Rule::default_of(ample());
+        rule.name = RuleName::new(&format!("rule-{i}")).expect("a name");
+        // One in ten is for a header, the others for paths under a few first segments.
+        let path = format!("/v{}/resource-{i}/**", i % 7);
+        rule.matches.when.paths = vec![PathPattern::new(&path).expect("a pattern")];
+        if i % 10 == 0 {
+            let tier = ("x-tier".into(), vec![Value::new("gold*")]);
+            rule.matches.when.headers.push(tier);
+            rule.matches.when.paths.clear();
+        }
+        rule
+    };
+    let last = Rule::default_of(ample());
+    let rules = (0..count - 1).map(rule).chain([last]).collect();
+    let set = RuleSet::new(rules, Version::of(b"bench"));
+    let limiter = Limiter::with_rules(set, Arc::new(table()));
+    let headers: HeaderMap = [
+        ("host", "example.com"),
+        ("user-agent", "bench"),
+        ("x-tier", "silver"),
+    ]
+    .into_iter()
+    .map(|(name, value)| {
+        (
+            name.parse().expect("a name"),
+            HeaderValue::from_static(value),
+        )
+    })
+    .collect();
+    Box::new(move || {
+        let reading = limiter.read(&Call {
+            path: "/v3/resource-3/items/7",
+            host: Some("example.com"),
+            fields: &headers,
+            ..Call::of([203, 0, 113, 7].into())
+        });
+        black_box(reading);
     })
 }
 

@@ -104,10 +104,12 @@ impl Service {
             }
             Contender::Charges(kind, count) => {
                 let strategy = format!("tokenbucket-{}", kind.name());
-                let settings = settings(quota, &port, &strategy);
-                let name = format!("charges:{count}");
-                self.spawn(&programs.myself, &["serve", &name], settings, address)
-                    .await
+                let mut settings = settings(quota, &port, &strategy);
+                let folder = Folder::make()?;
+                let file = folder.write("rules.yaml", &rules(quota, *count))?;
+                settings.push(("RULES_FILE", file));
+                self._folder = Some(folder);
+                self.spawn(&programs.service, &[], settings, address).await
             }
             Contender::Nginx { limited } => {
                 let nginx = Nginx::alone(limited.then_some(quota)).await?;
@@ -181,6 +183,15 @@ impl Service {
         self.targets.push(address);
         Ok(())
     }
+}
+
+/// So many limits of every client.
+fn rules(quota: Quota, count: usize) -> String {
+    let (tokens, period) = quota.refill();
+    let limit = format!("limit: {tokens} per {period}s, burst: {}", quota.capacity());
+    let rule = |i| format!("  - {{ name: rule-{i}, key: ip, {limit} }}\n");
+    let rules: String = (0..count).map(rule).collect();
+    format!("rules:\n{rules}")
 }
 
 /// The service's own variables: its defaults, but for the limit and who is believed.

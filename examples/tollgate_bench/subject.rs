@@ -70,7 +70,7 @@ pub(crate) enum Contender {
     Own(Kind),
     /// Something that this program serves itself: see `serve`.
     Served(&'static str),
-    /// So many limits a request, through the library.
+    /// The service with so many limits a request, by a rules file.
     Charges(Kind, usize),
     /// nginx that answers from a file, with `limit_req` or without.
     Nginx { limited: bool },

@@ -5,7 +5,6 @@
 
 mod around;
 mod bare;
-mod charges;
 mod pooled;
 mod rival;
 
@@ -29,20 +28,12 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// Serves the contender of that name; settings are the service's own variables.
 pub(crate) async fn run(name: &str) -> Result<()> {
     let config = Config::read(&Environment::new(std::env::vars_os(), None))?;
-    let (instance, bounds) = (instance(), bounds(&config));
-    let app = match name.split_once(':') {
-        None if name == "bare" => tollgate::server::router(instance, Identity::new(), bounds),
-        None if name == "bare-429" => tollgate::server::router(instance, bare::DenyLayer, bounds),
-        None if name == "pooled-evalsha" => {
-            tollgate::server::router(instance, pooled::layer(&config)?, bounds)
-        }
-        None if name == "tower-governor" => {
-            tollgate::server::router(instance, rival::layer(&config)?, bounds)
-        }
-        Some(("charges", count)) => {
-            let limit = charges::layer(&config, count.parse()?)?;
-            tollgate::server::router(instance, limit, bounds)
-        }
+    let (instance, bounds) = (instance(&config), bounds(&config));
+    let app = match name {
+        "bare" => tollgate::server::router(instance, Identity::new(), bounds),
+        "bare-429" => tollgate::server::router(instance, bare::DenyLayer, bounds),
+        "pooled-evalsha" => tollgate::server::router(instance, pooled::layer(&config)?, bounds),
+        "tower-governor" => tollgate::server::router(instance, rival::layer(&config)?, bounds),
         _ => bail!("nothing is called {name:?}"),
     };
     listen(&config, app).await
@@ -66,7 +57,8 @@ async fn listen(config: &Config, app: Router) -> Result<()> {
     Ok(())
 }
 
-fn instance() -> Instance {
+/// Only the probes ask its limiter, of which there is none here.
+fn instance(config: &Config) -> Instance {
     let monotonic: Arc<dyn Clock> = Arc::new(MonotonicClock::start());
     Instance {
         id: format!("{}-{:06x}", std::process::id(), 0).into(),
@@ -75,7 +67,8 @@ fn instance() -> Instance {
         monotonic,
         link: None,
         breaker: None,
-        needs_store: false,
+        limiter: Arc::new(tollgate::in_memory(config.limiter.limit.quota)),
+        reloads: None,
         draining: Arc::new(AtomicBool::new(false)),
     }
 }

@@ -53,7 +53,7 @@ pub(super) fn layer(config: &Config) -> Result<Around> {
         .context("REDIS_ADDR is not set")?;
     let mut pool = deadpool_redis::Config::from_url(format!("redis://{}", settings.address()));
     pool.pool = Some(PoolConfig::new(config.redis.pool_size));
-    let quota = config.limiter.rule.limit.quota;
+    let quota = config.limiter.limit.quota;
     let limit = Arc::new(Limit {
         pool: pool.create_pool(Some(Runtime::Tokio1))?,
         clients: ClientIp::new(config.http.trusted_proxies.clone()),

@@ -14,7 +14,7 @@ type Rival = GovernorLayer<SmartIpKeyExtractor, StateInformationMiddleware, Body
 
 /// The limit that `LIMITER_CAPACITY` and `LIMITER_REFILL_RATE` name.
 pub(super) fn layer(config: &Config) -> Result<Rival> {
-    let quota = config.limiter.rule.limit.quota;
+    let quota = config.limiter.limit.quota;
     let capacity = u32::try_from(quota.capacity()).context("the capacity")?;
     let period = Duration::from_secs_f64(quota.fill_time().as_secs_f64() / f64::from(capacity));
     let limit = GovernorConfigBuilder::default()
