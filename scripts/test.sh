@@ -64,6 +64,14 @@ say "unit and integration tests"
 cargo test --locked --all-targets
 say "documentation examples"
 cargo test --locked --doc
+say "headers, read by another parser"
+status=0
+./scripts/headers-check.sh || status=$?
+case $status in
+  0) ;;
+  69) echo "Left out: the headers were not read by another parser." ;;
+  *) exit "$status" ;;
+esac
 say "histories of every algorithm on every strategy, and planted faults"
 cargo run --locked --quiet --example tollgate_check
 cargo run --locked --quiet --features planted-faults --example tollgate_check -- --faults --ops 5000

@@ -20,6 +20,7 @@ mod lua_twin;
 mod operations;
 mod outage;
 mod reload;
+mod rules;
 mod rules_file;
 mod rules_watch;
 mod serving;

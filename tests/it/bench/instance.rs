@@ -102,7 +102,18 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(variables: &[(&str, &str)]) -> Self {
-        let mut child = command()
+        Self::start_of(command(), variables)
+    }
+
+    /// In that folder, where a `.env` may stand.
+    pub(crate) fn start_in(folder: &str, variables: &[(&str, &str)]) -> Self {
+        let mut command = command();
+        command.current_dir(folder);
+        Self::start_of(command, variables)
+    }
+
+    fn start_of(mut command: Command, variables: &[(&str, &str)]) -> Self {
+        let mut child = command
             .envs(variables.iter().copied())
             .env("PORT", "0")
             .env("BIND_ADDRESS", "127.0.0.1")
