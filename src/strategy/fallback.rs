@@ -7,8 +7,8 @@
 //! stays. So requests of one key may meet buckets of several sizes, and a record is kept for as long as the largest takes
 //! to fill: under a larger quota a forgotten record would be more than it was when it was forgotten.
 //!
-//! What was spent without the store is charged to it when it is back: once per key, never more than there is, and never
-//! for an answer that followed a command that may have been executed. Until then what this instance hears of the store is
+//! What was spent without the store is charged to it when it is back: once per key, never more than there is, never what
+//! was refilled here meanwhile, and never for an answer that followed a command that may have been executed. Until then what this instance hears of the store is
 //! taken less what it owes, so a store that answers now and then does not fill the table anew each time.
 //!
 //! Over an outage of all instances a key is admitted at most what the law says and one capacity (or N requests, where that is
@@ -236,6 +236,10 @@ impl Fallback {
         let (mut keys, mut tokens) = (0_u64, 0_u64);
         let (mut kept, mut trouble) = (Vec::new(), false);
         while let Some(batch) = self.take_batch() {
+            if batch.is_empty() {
+                // There may be many such, and no wait between them.
+                tokio::task::yield_now().await;
+            }
             let (mut sending, mut sent) = (JoinSet::new(), HashMap::new());
             for debt in batch {
                 let tokens = debt.cost().get();
@@ -285,16 +289,40 @@ impl Fallback {
         }
     }
 
+    /// Some of the debts, those that were refilled meanwhile left out; `None` when there are no more.
     fn take_batch(&self) -> Option<Vec<Charge>> {
-        let mut debts = self.lock();
-        let keys: Vec<Key> = debts.by_key.keys().take(WRITTEN_AT_ONCE).cloned().collect();
-        let batch = keys.into_iter().filter_map(|key| {
-            let (limit, tokens) = debts.by_key.remove(&key)?;
-            // What is above the capacity was refilled meanwhile.
+        let taken: Vec<(Key, Limit, u64)> = {
+            let mut debts = self.lock();
+            let keys: Vec<Key> = debts.by_key.keys().take(WRITTEN_AT_ONCE).cloned().collect();
+            let take = |key: Key| {
+                debts
+                    .by_key
+                    .remove(&key)
+                    .map(|(limit, owed)| (key, limit, owed))
+            };
+            keys.into_iter().filter_map(take).collect()
+        };
+        if taken.is_empty() {
+            return None;
+        }
+        let batch = taken.into_iter().filter_map(|(key, limit, tokens)| {
+            // What is above the capacity was refilled too.
             let cost = Cost::new(tokens.min(limit.quota.capacity()))?;
-            Charge::new(key, limit, cost).ok()
+            let debt = Charge::new(key, limit, cost).ok()?;
+            (!self.is_refilled(&debt)).then_some(debt)
         });
-        Some(batch.collect()).filter(|batch: &Vec<Charge>| !batch.is_empty())
+        Some(batch.collect())
+    }
+
+    /// Whether the bucket here is full: then the store's refilled as much as was spent here, and owes nothing to the law.
+    fn is_refilled(&self, debt: &Charge) -> bool {
+        let Ok(one) = Charge::new(debt.key().clone(), debt.limit(), Cost::MIN) else {
+            return false;
+        };
+        let share = share(&one, self.members.count());
+        let full = share.limit().quota.capacity();
+        let peeked = self.local.ask_now(&[share], Intent::Peek);
+        peeked.is_ok_and(|verdict| verdict.decisions[0].remaining == full)
     }
 
     fn lock(&self) -> MutexGuard<'_, Debts> {

@@ -217,6 +217,10 @@ fn costing(limit: Limit, name: &str, cost: u64) -> Charge {
     Charge::new(key, limit, Cost::new(cost).unwrap()).unwrap()
 }
 
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap()
+}
+
 /// A bucket that gains nothing while a test runs.
 fn still(algorithm: &'static dyn Algorithm, capacity: u64) -> Limit {
     let quota = Quota::new(capacity, 1, Duration::from_secs(360_000)).unwrap();
@@ -354,7 +358,7 @@ proptest! {
     /// Where each instance's last answer was a denial, an outage admits what is refilled and one request of each.
     #[test]
     fn after_denials_an_outage_adds_a_request_of_each_instance(
-        limit in limits(), ahead_us in clocks(1..6), cost in 1_u64..5, during in requests(1..2)
+        limit in limits(), ahead_us in clocks(1..6), cost in 1_u64..5, during in requests(1..2), after in requests(1..2)
     ) {
         if limit.algorithm.name() == "fixedwindow" { return Ok(()); }
         let instances = ahead_us.len() as u64;
@@ -374,6 +378,11 @@ proptest! {
             let gained = (one.at_us - from_us) * limit.quota.gain();
             prop_assert!(sum * limit.quota.unit() <= instances * cost * limit.quota.unit() + gained);
         }
+        // And when the store is back, no more than that.
+        world.store.set(Mode::Up);
+        world.write_back();
+        world.run(limit, &all_costing(after, cost), &mut admitted);
+        prop_assert!(is_lawful(limit, &admitted, instances * cost), "{admitted:?}");
     }
 
     /// Where N requests cost more than a capacity the windows of `fixedwindow` are longer than the law's, so the properties
@@ -593,6 +602,40 @@ fn a_long_outage_owes_a_capacity() {
     world.write_back();
     assert_eq!(world.store.debits(), [(key(ALL[0], "a"), 10)]);
     assert_eq!(world.store.left(&costing(limit, "a", 1)), 0);
+}
+
+/// A bucket that is full again here is one that the store, which gained as much, need not be told of.
+#[test]
+fn what_was_refilled_meanwhile_is_not_owed() {
+    let quota = Quota::new(10, 1, Duration::from_secs(1)).unwrap();
+    for algorithm in ALL {
+        let algorithm = *algorithm;
+        let (limit, world) = (Limit { algorithm, quota }, World::of(3));
+        world.store.set(Mode::Away);
+        let names: Vec<String> = (0..3 * WRITTEN_AT_ONCE).map(|i| i.to_string()).collect();
+        let mut waits = 0;
+        for name in &names {
+            let verdict = world.ask(0, &[costing(limit, name, 2)]);
+            waits = waits.max(micros(verdict.decisions[0].reset_after));
+        }
+        world.clock.advance(Duration::from_micros(waits - 1));
+        assert!(world.ask(0, &[costing(limit, "a", 1)]).admitted);
+        assert!(names.iter().all(|name| {
+            let debt = costing(limit, name, 2);
+            !world.instances[0].is_refilled(&debt)
+        }));
+        world.clock.advance(Duration::from_micros(1));
+        world.store.set(Mode::Up);
+        world.write_back();
+        let sent = world.store.debits();
+        // Where windows are aligned they all end at once.
+        let expected = match algorithm.name() {
+            "fixedwindow" => vec![],
+            _ => vec![(key(algorithm, "a"), 1)],
+        };
+        assert_eq!(sent, expected, "{algorithm:?}");
+        assert_eq!(world.instances[0].lock().lost, 0);
+    }
 }
 
 /// It was sent, so it is not sent again; it may not have been charged, so it is counted.
