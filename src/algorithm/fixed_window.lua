@@ -38,7 +38,11 @@ algorithms.fixedwindow = {
     return count > 0 and start + length or now, start, count, limit < capacity and limit or capacity, length
   end,
 
-  write = function(key, fresh_at, start, count, limit, length)
+  write = function(key, record, start, count, limit, length)
+    start, limit, length = as_text(start), as_text(limit), as_text(length)
+    if record[1] == start and record[3] == limit and record[4] == length then
+      return redis.pcall('HSET', key, 'count', count)
+    end
     return redis.pcall('HSET', key, 'window', start, 'count', count, 'limit', limit, 'length', length)
   end,
 }

@@ -47,7 +47,11 @@ algorithms.gcra = {
     return at + ceil_div(full - level, gain), gcra_fields(level, at, capacity, gain, unit)
   end,
 
-  write = function(key, fresh_at, tat, tat_fraction, at, capacity, gain, unit)
+  write = function(key, record, tat, tat_fraction, at, capacity, gain, unit)
+    at, capacity, gain, unit = as_text(at), as_text(capacity), as_text(gain), as_text(unit)
+    if record[4] == capacity and record[5] == gain and record[6] == unit then
+      return redis.pcall('HSET', key, 'tat', tat, 'tat_fraction', tat_fraction, 'at', at)
+    end
     return redis.pcall('HSET', key, 'tat', tat, 'tat_fraction', tat_fraction, 'at', at,
       'capacity', capacity, 'gain', gain, 'unit', unit)
   end,

@@ -37,15 +37,20 @@ pub const ALL: &[&dyn Algorithm] = &[&TokenBucket, &Gcra, &SlidingWindow, &Fixed
 /// | --- | --- | --- |
 /// | `read(key)` | the key of a record | its fields as a table of strings, or a table with `err` |
 /// | `step(record, now, cost, capacity, gain, unit)` | those fields, microseconds, tokens, the [`Quota`] | `retry_after` (0 when allowed); `remaining, reset_after, next_after` before; the same three after; `notice`; `fresh_at`; the new fields |
-/// | `write(key, fresh_at, ...)` | the last values of `step` or `credit` | nothing, or a table with `err` |
+/// | `write(key, record, ...)` | the fields as they were read; the new ones, of which those that differ are written | nothing, or a table with `err` |
 /// | `credit(record, now, charged_at, tokens, capacity, gain, unit)` | the same, the time of the charge | `fresh_at`, the new fields; nothing if there is nothing to credit |
 pub const LUA: &str = concat!(
     include_str!("bucket.lua"),
     include_str!("window.lua"),
+    "makers.tokenbucket = function()\n",
     include_str!("token_bucket.lua"),
+    "end\nmakers.gcra = function()\n",
     include_str!("gcra.lua"),
+    "end\nmakers.slidingwindow = function()\n",
     include_str!("sliding_window.lua"),
+    "end\nmakers.fixedwindow = function()\n",
     include_str!("fixed_window.lua"),
+    "end\n",
 );
 
 /// The algorithm of that name.
@@ -174,10 +179,12 @@ mod tests {
     #[test]
     fn every_algorithm_has_a_lua_twin_and_fits_a_state() {
         for algorithm in ALL {
-            assert!(
-                LUA.contains(&format!("algorithms.{} = ", algorithm.name())),
-                "{algorithm:?}"
-            );
+            for table in ["makers", "algorithms"] {
+                assert!(
+                    LUA.contains(&format!("{table}.{} = ", algorithm.name())),
+                    "{algorithm:?}"
+                );
+            }
             assert!(
                 (1..=MAX_FIELDS).contains(&algorithm.fields().len()),
                 "{algorithm:?}"

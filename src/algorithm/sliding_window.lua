@@ -83,7 +83,11 @@ algorithms.slidingwindow = {
     return sliding_fresh_at(start, previous, current, length, at, fill), start, previous, current, limit, length
   end,
 
-  write = function(key, fresh_at, start, previous, current, limit, length)
+  write = function(key, record, start, previous, current, limit, length)
+    start, limit, length = as_text(start), as_text(limit), as_text(length)
+    if record[1] == start and record[4] == limit and record[5] == length then
+      return redis.pcall('HSET', key, 'previous', previous, 'current', current)
+    end
     return redis.pcall('HSET', key, 'window', start, 'previous', previous, 'current', current,
       'limit', limit, 'length', length)
   end,

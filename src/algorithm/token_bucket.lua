@@ -35,7 +35,11 @@ algorithms.tokenbucket = {
     return at + ceil_div(full - level, gain), (level - part) / unit, at, part, unit
   end,
 
-  write = function(key, fresh_at, tokens, at, fraction, fraction_of)
+  write = function(key, record, tokens, at, fraction, fraction_of)
+    at, fraction_of = as_text(at), as_text(fraction_of)
+    if record[4] == fraction_of then
+      return redis.pcall('HSET', key, 'tokens', tokens, 'last_refill', at, 'fraction', fraction)
+    end
     return redis.pcall('HSET', key, 'tokens', tokens, 'last_refill', at, 'fraction', fraction, 'fraction_of', fraction_of)
   end,
 }

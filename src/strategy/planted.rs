@@ -90,8 +90,8 @@ pub const FAULTS: &[Planted] = &[
     script(
         "tostring",
         "a time is written by tostring, which keeps 14 digits",
-        "'last_refill', at",
-        "'last_refill', tostring(at)",
+        "at, fraction_of = as_text(at)",
+        "at, fraction_of = tostring(at)",
     ),
     script(
         "eviction",

@@ -32,9 +32,9 @@ local function fail(first, last, err)
   reply[4 * first - 1] = err
 end
 
--- Writes a record and its expiry; nil, or the error and whether something was written before it.
-local function keep(algorithm, key, fresh_at, ...)
-  local err = failed(algorithm.write(key, fresh_at, ...))
+-- Writes a record, which was read as `record`, and its expiry; nil, or the error and whether something was written before.
+local function keep(algorithm, key, record, fresh_at, ...)
+  local err = failed(algorithm.write(key, record, ...))
   if err then return err, false end
   err = failed(redis.pcall('PEXPIREAT', key, ceil_div(fresh_at, 1000) + EXPIRY_MARGIN))
   if err then return err, true end
@@ -49,8 +49,8 @@ local function charge_each(first, last, algorithm, cost, capacity, gain, unit)
   local step, i = algorithm.step, first
   repeat
     local from, key = i, KEYS[i]
-    local record, fresh_at, a, b, c, d, e, f = algorithm.read(key)
-    local err = failed(record)
+    local read, fresh_at, a, b, c, d, e, f = algorithm.read(key)
+    local record, err = read, failed(read)
     repeat
       if err then
         fail(i, i, err)
@@ -69,7 +69,7 @@ local function charge_each(first, last, algorithm, cost, capacity, gain, unit)
       i = i + 1
     until i > last or KEYS[i] ~= key
     if fresh_at then
-      local refused, is_changed = keep(algorithm, key, fresh_at, a, b, c, d, e, f)
+      local refused, is_changed = keep(algorithm, key, read, fresh_at, a, b, c, d, e, f)
       for j = from, refused and i - 1 or 0 do
         if not is_changed then
           fail(j, j, refused)
@@ -81,114 +81,111 @@ local function charge_each(first, last, algorithm, cost, capacity, gain, unit)
   until i > last
 end
 
--- What a group has seen of the records of each algorithm: as they were read or are to be written, and the new ones.
-local function memory_of(charges)
-  local memory = {}
+-- Any other requests: so many, each of these charges, the first one's keys after the one at `before`.
+local function decide_all(operation, before, requests, charges)
+  -- Of each algorithm: records as they were read, as they stand now, what of these is to be written, what was not.
+  local memory, changes = {}, {}
   for _, charge in ipairs(charges) do
-    memory[charge.algorithm] = { records = {}, kept = {}, refused = {} }
+    memory[charge.algorithm] = { read = {}, records = {}, kept = {}, refused = {} }
   end
-  return memory
-end
 
--- The record of a charge, or nil and the error.
-local function recall(memory, charge, key)
-  local records = memory[charge.algorithm].records
-  local record = records[key]
-  if not record then
-    record = charge.algorithm.read(key)
-    records[key] = record
-  end
-  if failed(record) then return nil, record.err end
-  return record
-end
-
-local function remember(memory, charge, key, ...)
-  local of = memory[charge.algorithm]
-  of.kept[key], of.records[key] = { ... }, { select(2, ...) }
-end
-
--- A request of the charges from the one after `before` on; true if it may have changed something.
-local function decide(operation, before, charges, memory)
-  local steps, admitted, is_changed = {}, true, false
-  for i, charge in ipairs(charges) do
-    local record, err = recall(memory, charge, KEYS[before + i])
-    if err then
-      fail(before + 1, before + #charges, err)
-      return false
+  -- The record of a charge, or nil and the error.
+  local function recall(charge, key)
+    local of = memory[charge.algorithm]
+    local record = of.records[key]
+    if not record then
+      record = charge.algorithm.read(key)
+      of.read[key], of.records[key] = record, record
     end
-    local algorithm, tokens, capacity, gain, unit =
-      charge.algorithm, charge.tokens, charge.capacity, charge.gain, charge.unit
-    if operation == 'give_back' then
-      steps[i] = { algorithm.credit(record, now, charge.mode, tokens, capacity, gain, unit) }
-    else
-      local step = { algorithm.step(record, now, tokens, capacity, gain, unit) }
+    if failed(record) then return nil, record.err end
+    return record
+  end
+
+  local function remember(charge, key, ...)
+    local of = memory[charge.algorithm]
+    of.kept[key], of.records[key] = { ... }, { select(2, ...) }
+  end
+
+  local function give_back(base)
+    local kept, is_changed = {}, false
+    for i, charge in ipairs(charges) do
+      local record, err = recall(charge, KEYS[base + i])
+      if err then return fail(base + 1, base + #charges, err) end
+      kept[i] = { charge.algorithm.credit(record, now, charge.mode, charge.tokens,
+        charge.capacity, charge.gain, charge.unit) }
+    end
+    for i, charge in ipairs(charges) do
+      tell(base + i, 0, 0, 0, 0)
+      if kept[i][1] then
+        remember(charge, KEYS[base + i], unpack(kept[i]))
+        is_changed = true
+      end
+    end
+    return is_changed
+  end
+
+  -- True if it may have changed something.
+  local function decide(base)
+    local steps, takes, is_changed = {}, operation ~= 'peek', false
+    for i, charge in ipairs(charges) do
+      local record, err = recall(charge, KEYS[base + i])
+      if err then return fail(base + 1, base + #charges, err) end
+      local algorithm, capacity, gain, unit = charge.algorithm, charge.capacity, charge.gain, charge.unit
+      local step = { algorithm.step(record, now, charge.tokens, capacity, gain, unit) }
       if operation == 'debit' then
         if step[1] > 0 and step[2] > 0 then step = { algorithm.step(record, now, step[2], capacity, gain, unit) } end
       elseif charge.mode == 1 and step[1] > 0 then
-        admitted = false
+        takes = false
       end
-      notices[step[8]] = true
-      steps[i] = step
+      steps[i], notices[step[8]] = step, true
     end
-  end
-  for i, charge in ipairs(charges) do
-    local step, key, standing = steps[i], KEYS[before + i], 2
-    if operation == 'give_back' then
-      tell(before + i, 0, 0, 0, 0)
-      if step[1] then
-        remember(memory, charge, key, unpack(step))
-        is_changed = true
+    for i, charge in ipairs(charges) do
+      local step, standing = steps[i], 2
+      if takes and step[1] == 0 then
+        standing, is_changed = 5, true
+        remember(charge, KEYS[base + i], unpack(step, 9))
       end
-    else
-      if operation ~= 'peek' and admitted and step[1] == 0 then
-        standing = 5
-        remember(memory, charge, key, unpack(step, 9))
-        is_changed = true
-      end
-      tell(before + i, step[1], step[standing], step[standing + 1], step[standing + 2])
+      tell(base + i, step[1], step[standing], step[standing + 1], step[standing + 2])
     end
+    return is_changed
   end
-  return is_changed
-end
 
--- Writes what is to be kept; whether something was refused.
-local function write_back(memory)
-  local any = false
-  for algorithm, of in pairs(memory) do
-    for key, kept in pairs(of.kept) do
-      local err, is_changed = keep(algorithm, key, unpack(kept))
-      if err then
-        any, of.refused[key] = true, err
-        if not is_changed then of.kept[key] = nil end
+  -- Writes what is to be kept; true if something was refused.
+  local function write_back()
+    local any = false
+    for algorithm, of in pairs(memory) do
+      for key, kept in pairs(of.kept) do
+        local err, is_changed = keep(algorithm, key, of.read[key], unpack(kept))
+        if err then
+          any, of.refused[key] = true, err
+          if not is_changed then of.kept[key] = nil end
+        end
       end
     end
+    return any
   end
-  return any
-end
 
--- Fails the request of which a record was not written, although others of its records may have been.
-local function fail_unwritten(before, charges, memory, is_changed)
-  local refused, is_partly
-  for i, charge in ipairs(charges) do
-    local of, key = memory[charge.algorithm], KEYS[before + i]
-    refused = refused or of.refused[key]
-    is_partly = is_partly or of.kept[key]
+  -- Fails a request of which a record was not written, although others of its records may have been.
+  local function fail_unwritten(base, is_changed)
+    local refused, is_partly
+    for i, charge in ipairs(charges) do
+      local of, key = memory[charge.algorithm], KEYS[base + i]
+      refused, is_partly = refused or of.refused[key], is_partly or of.kept[key]
+    end
+    if refused and is_changed then
+      fail(base + 1, base + #charges, is_partly and partly(refused) or refused)
+    elseif refused and not is_partly then
+      fail(base + 1, base + #charges, refused)
+    end
   end
-  if refused and is_changed then
-    fail(before + 1, before + #charges, is_partly and partly(refused) or refused)
-  elseif refused and not is_partly then
-    fail(before + 1, before + #charges, refused)
-  end
-end
 
-local function decide_all(operation, before, requests, charges)
-  local memory, changes = memory_of(charges), {}
+  local one = operation == 'give_back' and give_back or decide
   for request = 1, requests do
-    changes[request] = decide(operation, before + (request - 1) * #charges, charges, memory)
+    changes[request] = one(before + (request - 1) * #charges) or false
   end
-  if write_back(memory) then
+  if write_back() then
     for request = 1, requests do
-      fail_unwritten(before + (request - 1) * #charges, charges, memory, changes[request])
+      fail_unwritten(before + (request - 1) * #charges, changes[request])
     end
   end
 end

@@ -1,7 +1,14 @@
 -- What the algorithms share. The whole script is this file, the algorithms and the driver, one after the other.
 
-local algorithms = {}
-local ceil, find = math.ceil, string.find
+-- Algorithms by name, each made when it is first asked for: a call pays for those that it uses.
+local makers = {}
+local algorithms = setmetatable({}, {
+  __index = function(made, name)
+    makers[name]()
+    return rawget(made, name)
+  end,
+})
+local ceil, find, format = math.ceil, string.find, string.format
 local FOREIGN_RECORD, CLOCK_BEHIND = 1, 2        -- notices
 local CLOCK_TOLERANCE = 1000000                  -- microseconds that a clock may step back without a notice
 local LATEST, LARGEST = 2^52, 2^50               -- past these a record is not ours
@@ -32,6 +39,17 @@ end
 -- Exact: a quotient of integers below 2^53 rounds to an integer only if it is one.
 local function ceil_div(a, b)
   return ceil(a / b)
+end
+
+-- A number as it is written. Redis formats large ones slowly, and many records are of the same moment or quota.
+local written = {}
+local function as_text(number)
+  local text = written[number]
+  if not text then
+    text = format('%.0f', number)
+    written[number] = text
+  end
+  return text
 end
 
 -- A notice if any of the first n fields is there: then something is, but nothing of ours.
