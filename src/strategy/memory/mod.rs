@@ -6,45 +6,57 @@
 //! Records stand in shards, each behind a lock that is held for one request without waiting for anything. A request with
 //! several keys locks its shards in ascending order, so that requests cannot wait for each other in a circle.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, hash_map};
-use std::hash::{BuildHasher, RandomState};
+mod overflow;
+mod shard;
+mod tag;
+
+use std::hash::RandomState;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 use tracing::warn;
 
 use super::{Deciding, Fault, Strategy};
 use crate::algorithm::{Intent, Kept, Notice, Remembered, judge};
 use crate::domain::{Charge, Clock, Cost, Key, Limit, Receipt, Verdict};
 
+use overflow::Overflow;
+use shard::{Seat, Shard};
+use tag::{Tag, Tagger};
+
 /// Fewest records to a shard; below twice that there is one shard only.
 const SHARD_RECORDS: usize = 4096;
 /// Most shards.
 const MAX_SHARDS: usize = 64;
-/// Records past their time that one new record makes room for, so that the dead never pile up.
-const SWEEP: usize = 2;
 
 /// Buckets in this process.
 #[derive(Debug)]
 pub struct Memory {
     clock: Arc<dyn Clock>,
-    hasher: RandomState,
+    tagger: Tagger,
     shards: Box<[Mutex<Shard>]>,
     overflow: Mutex<Overflow>,
     told_full: AtomicBool,
     told_behind: AtomicBool,
 }
 
+/// Where a key's record is looked for.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    tag: Tag,
+    shard: usize,
+}
+
 impl Memory {
-    /// An empty table of at most `max_keys` records (at least 1), on `clock`, which should never step back.
+    /// An empty table of at most `max_keys` records (at least 1), on `clock`, which should never step back. `hasher`
+    /// spreads the keys, so that nobody can choose colliding ones.
     pub fn new(max_keys: usize, clock: Arc<dyn Clock>, hasher: RandomState) -> Self {
         let shards = (max_keys / SHARD_RECORDS).clamp(1, MAX_SHARDS);
         let room = (max_keys / shards).max(1);
         Self {
             clock,
-            hasher,
+            tagger: Tagger::new(&hasher),
             shards: (0..shards).map(|_| Mutex::new(Shard::new(room))).collect(),
             overflow: Mutex::default(),
             told_full: AtomicBool::new(false),
@@ -54,10 +66,7 @@ impl Memory {
 
     /// Records in the table, the dead that were not swept yet among them.
     pub fn len(&self) -> usize {
-        self.shards
-            .iter()
-            .map(|shard| lock(shard).records.len())
-            .sum()
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
     /// Whether the table holds no record.
@@ -75,53 +84,50 @@ impl Memory {
     /// A new key in a full table is not remembered.
     pub(super) fn learn(&self, key: &Key, limit: Limit, remaining: u64) {
         let used = limit.quota.capacity().saturating_sub(remaining);
-        let mut shard = lock(&self.shards[self.shard_of(key)]);
+        let (mut shard, tag) = self.shard(key);
         let Some(used) = Cost::new(used) else {
-            return shard.forget(key);
+            return shard.forget(tag);
         };
         let now_us = self.clock.now_us();
         let step = limit
             .algorithm
             .step(&limit.quota, Remembered::Nothing, now_us, used);
-        if let Ok(taken) = step.outcome
-            && shard.seat(key, now_us) == Seat::Own
-        {
-            shard.set(key, taken.kept);
+        if let Ok(taken) = step.outcome {
+            let seat = shard.seat(tag, now_us);
+            shard.set(seat, tag, taken.kept);
         }
     }
 
     /// Makes the next request of this key find a full bucket.
     pub(super) fn forget(&self, key: &Key) {
-        lock(&self.shards[self.shard_of(key)]).forget(key);
+        let (mut shard, tag) = self.shard(key);
+        shard.forget(tag);
     }
 
     /// Keeps the record of this key until then at least: for who may ask for it under a larger quota later.
     pub(super) fn hold(&self, key: &Key, until_us: u64) {
-        if let Some(record) = lock(&self.shards[self.shard_of(key)]).records.get_mut(key) {
-            record.fresh_at_us = record.fresh_at_us.max(until_us);
+        let (mut shard, tag) = self.shard(key);
+        if let Some(kept) = shard.find(tag) {
+            kept.fresh_at_us = kept.fresh_at_us.max(until_us);
         }
     }
 
     /// Gives back what one receipt says.
     pub(super) fn credit(&self, receipt: &Receipt) {
-        let mut shard = lock(&self.shards[self.shard_of(&receipt.key)]);
-        shard.credit(receipt, self.clock.now_us());
+        let (mut shard, tag) = self.shard(&receipt.key);
+        shard.credit(tag, receipt, self.clock.now_us());
     }
 
     /// Decides at once: nothing here is waited for.
     pub(super) fn ask_now(&self, charges: &[Charge], intent: Intent) -> Result<Verdict, Fault> {
-        let places: SmallVec<[usize; 1]> = charges
+        let places: SmallVec<[Place; 1]> = charges
             .iter()
-            .map(|charge| self.shard_of(charge.key()))
+            .map(|charge| self.place(charge.key()))
             .collect();
         let mut held = Held::of(&self.shards, &places);
         // Read under the locks: whoever held them before has then read an earlier time.
         let now_us = self.clock.now_us();
-        let seats: SmallVec<[Seat; 1]> = charges
-            .iter()
-            .enumerate()
-            .map(|(i, charge)| held.shard(places[i]).seat(charge.key(), now_us))
-            .collect();
+        let seats = held.seats(&places, now_us);
         let mut overflow = seats
             .contains(&Seat::Overflow)
             .then(|| self.overflow(charges, &seats))
@@ -130,17 +136,17 @@ impl Memory {
         let remembered: SmallVec<[Remembered; 1]> = (0..charges.len())
             .map(|i| match (seats[i], &overflow) {
                 (Seat::Overflow, Some(overflow)) => overflow.get(charges[i].limit(), now_us),
-                _ => held.shard(places[i]).get(charges[i].key(), now_us),
+                (seat, _) => held.shard(places[i]).get(seat, now_us),
             })
             .collect();
         let judged = judge(charges, intent, |i| remembered[i], now_us);
         for write in &judged.writes {
-            let charge = &charges[write.charge];
+            let place = places[write.charge];
             match (seats[write.charge], &mut overflow) {
-                (Seat::Overflow, Some(overflow)) => overflow.set(charge.limit(), write.kept),
-                _ => held
-                    .shard(places[write.charge])
-                    .set(charge.key(), write.kept),
+                (Seat::Overflow, Some(overflow)) => {
+                    overflow.set(charges[write.charge].limit(), write.kept);
+                }
+                (seat, _) => held.shard(place).set(seat, place.tag, write.kept),
             }
         }
         if judged.notices.contains(&Notice::ClockBehind)
@@ -153,12 +159,15 @@ impl Memory {
         Ok(judged.verdict)
     }
 
-    fn shard_of(&self, key: &Key) -> usize {
-        if self.shards.len() == 1 {
-            return 0;
-        }
-        let shards = self.shards.len() as u64;
-        usize::try_from(self.hasher.hash_one(key) % shards).expect("below the number of shards")
+    fn place(&self, key: &Key) -> Place {
+        let tag = self.tagger.tag(key);
+        let shard = tag.spread(self.shards.len());
+        Place { tag, shard }
+    }
+
+    fn shard(&self, key: &Key) -> (MutexGuard<'_, Shard>, Tag) {
+        let Place { tag, shard } = self.place(key);
+        (lock(&self.shards[shard]), tag)
     }
 
     /// The overflow buckets, locked after every shard. Two charges cannot share one.
@@ -197,14 +206,14 @@ impl Strategy for Memory {
     }
 
     fn give_back(&self, receipts: Vec<Receipt>) -> Deciding<'_, ()> {
-        let places: SmallVec<[usize; 1]> = receipts
+        let places: SmallVec<[Place; 1]> = receipts
             .iter()
-            .map(|receipt| self.shard_of(&receipt.key))
+            .map(|receipt| self.place(&receipt.key))
             .collect();
         let mut held = Held::of(&self.shards, &places);
         let now_us = self.clock.now_us();
         for (receipt, place) in receipts.iter().zip(places) {
-            held.shard(place).credit(receipt, now_us);
+            held.shard(place).credit(place.tag, receipt, now_us);
         }
         Deciding::ready(Ok(()))
     }
@@ -217,40 +226,47 @@ impl Strategy for Memory {
 
 /// Some shards, locked in ascending order and found again by their number.
 struct Held<'a> {
-    places: SmallVec<[usize; 1]>,
+    numbers: SmallVec<[usize; 1]>,
     guards: SmallVec<[MutexGuard<'a, Shard>; 1]>,
 }
 
 impl<'a> Held<'a> {
-    fn of(shards: &'a [Mutex<Shard>], places: &[usize]) -> Self {
-        let mut places = SmallVec::from_slice(places);
-        places.sort_unstable();
-        places.dedup();
-        let guards = places.iter().map(|&place| lock(&shards[place])).collect();
-        Self { places, guards }
+    fn of(shards: &'a [Mutex<Shard>], places: &[Place]) -> Self {
+        let mut numbers: SmallVec<[usize; 1]> = places.iter().map(|place| place.shard).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let guards = numbers
+            .iter()
+            .map(|&number| lock(&shards[number]))
+            .collect();
+        Self { numbers, guards }
     }
 
-    fn shard(&mut self, place: usize) -> &mut Shard {
+    fn shard(&mut self, place: Place) -> &mut Shard {
         let i = self
-            .places
-            .binary_search(&place)
+            .numbers
+            .binary_search(&place.shard)
             .expect("every shard of a request is held");
         &mut self.guards[i]
+    }
+
+    /// Where each is counted.
+    fn seats(&mut self, places: &[Place], now_us: u64) -> SmallVec<[Seat; 1]> {
+        if let &[place] = places {
+            return smallvec![self.shard(place).seat(place.tag, now_us)];
+        }
+        // Room for a new one is made by removing others, perhaps one that was found before.
+        for &place in places {
+            self.shard(place).seat(place.tag, now_us);
+        }
+        let found = |&place: &Place| self.shard(place).seat_as_it_is(place.tag);
+        places.iter().map(found).collect()
     }
 }
 
 /// A lock whose holder panicked is still good: a table is changed only after everything was decided.
 fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Where a charge is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seat {
-    /// In its key's own record, there or still to be made.
-    Own,
-    /// In the overflow bucket of its limit.
-    Overflow,
 }
 
 fn live(record: Option<&Kept>, now_us: u64) -> Remembered {
@@ -260,126 +276,12 @@ fn live(record: Option<&Kept>, now_us: u64) -> Remembered {
     }
 }
 
-#[derive(Debug)]
-struct Shard {
-    room: usize,
-    records: HashMap<Key, Kept>,
-    /// One entry a record, with a time before which it is surely live. Looked at only to make room.
-    by_expiry: BinaryHeap<Reverse<(u64, Key)>>,
-}
-
-impl Shard {
-    fn new(room: usize) -> Self {
-        Self {
-            room,
-            records: HashMap::new(),
-            by_expiry: BinaryHeap::new(),
-        }
-    }
-
-    fn seat(&mut self, key: &Key, now_us: u64) -> Seat {
-        if self.records.contains_key(key) {
-            return Seat::Own;
-        }
-        self.sweep(now_us, SWEEP);
-        if self.records.len() < self.room {
-            Seat::Own
-        } else {
-            Seat::Overflow
-        }
-    }
-
-    fn get(&self, key: &Key, now_us: u64) -> Remembered {
-        live(self.records.get(key), now_us)
-    }
-
-    fn set(&mut self, key: &Key, record: Kept) {
-        if self.records.insert(key.clone(), record).is_none() {
-            self.by_expiry
-                .push(Reverse((record.fresh_at_us, key.clone())));
-        }
-    }
-
-    fn credit(&mut self, receipt: &Receipt, now_us: u64) {
-        let Some(record) = self
-            .records
-            .get_mut(&receipt.key)
-            .filter(|record| now_us < record.fresh_at_us)
-        else {
-            return;
-        };
-        let Receipt {
-            limit,
-            tokens,
-            charged_at_us,
-            ..
-        } = receipt;
-        let credited =
-            limit
-                .algorithm
-                .credit(&limit.quota, record.state, now_us, *charged_at_us, *tokens);
-        *record = credited.unwrap_or(*record);
-    }
-
-    /// Makes a record as good as fresh; it stays until it is swept, for it has an entry in `by_expiry`.
-    fn forget(&mut self, key: &Key) {
-        if let Some(record) = self.records.get_mut(key) {
-            record.fresh_at_us = 0;
-        }
-    }
-
-    /// Removes up to `most` records that are past their time.
-    fn sweep(&mut self, now_us: u64, most: usize) {
-        let mut removed = 0;
-        while removed < most
-            && self
-                .by_expiry
-                .peek()
-                .is_some_and(|Reverse((earliest, _))| *earliest <= now_us)
-        {
-            let Some(Reverse((_, key))) = self.by_expiry.pop() else {
-                return;
-            };
-            let hash_map::Entry::Occupied(record) = self.records.entry(key) else {
-                continue;
-            };
-            if now_us < record.get().fresh_at_us {
-                let later = record.get().fresh_at_us;
-                self.by_expiry.push(Reverse((later, record.key().clone())));
-            } else {
-                record.remove();
-                removed += 1;
-            }
-        }
-    }
-}
-
-/// One bucket for each limit that overflowed; as many as there are limits at the most.
-#[derive(Debug, Default)]
-struct Overflow(Vec<(Limit, Kept)>);
-
-impl Overflow {
-    fn get(&self, limit: Limit, now_us: u64) -> Remembered {
-        live(
-            self.0
-                .iter()
-                .find(|(of, _)| *of == limit)
-                .map(|(_, record)| record),
-            now_us,
-        )
-    }
-
-    fn set(&mut self, limit: Limit, record: Kept) {
-        match self.0.iter_mut().find(|(of, _)| *of == limit) {
-            Some((_, kept)) => *kept = record,
-            None => self.0.push((limit, record)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::time::Duration;
+
+    use proptest::prelude::*;
 
     use super::*;
     use crate::algorithm::TokenBucket;
@@ -487,6 +389,30 @@ mod tests {
             clock.advance(Duration::from_millis(10));
         }
         assert!(memory.len() < 10_000 / 2, "{}", memory.len());
+    }
+
+    proptest! {
+        /// However records come, go, die and are swept, each request is decided as if nothing was ever removed.
+        #[test]
+        fn decides_as_a_table_that_keeps_everything(
+            asked in proptest::collection::vec((0_u8..40, 0_u64..2_000, 0_u8..20), 1..400),
+        ) {
+            let (memory, clock) = table(1_000);
+            let mut kept: HashMap<u8, Kept> = HashMap::new();
+            for (name, later_ms, chance) in asked {
+                clock.advance(Duration::from_millis(later_ms));
+                let charges = [charge(&name.to_string(), 3)];
+                if chance == 0 {
+                    memory.forget(charges[0].key());
+                    kept.remove(&name);
+                }
+                let now_us = clock.now_us();
+                let remembered = live(kept.get(&name), now_us);
+                let expected = judge(&charges, Intent::Charge, |_| remembered, now_us);
+                kept.extend(expected.writes.iter().map(|write| (name, write.kept)));
+                prop_assert_eq!(memory.ask_now(&charges, Intent::Charge), Ok(expected.verdict));
+            }
+        }
     }
 
     #[test]

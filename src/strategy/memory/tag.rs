@@ -1,0 +1,57 @@
+//! What the table knows of a key: 128 bits of a keyed hash.
+//!
+//! So a record is small and of one size, and a key is found without following a pointer. SipHash-1-3 (Aumasson and
+//! Bernstein, "SipHash: a fast short-input PRF", 2012) under a key that is drawn at the start: nobody outside can choose keys
+//! that collide, and of a million keys two share a bucket with a chance of 10^-27.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use crate::domain::Key;
+
+/// What stands for a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tag {
+    /// Spreads keys over shards.
+    high: u64,
+    /// Spreads keys within a shard.
+    low: u64,
+}
+
+impl Tag {
+    /// A number below `count`, which is 1 or more.
+    pub(super) fn spread(self, count: usize) -> usize {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        usize::try_from(self.high % count).unwrap_or_default()
+    }
+
+    /// Spreads keys within a shard.
+    pub(super) fn hash(self) -> u64 {
+        self.low
+    }
+}
+
+/// Makes tags of keys.
+#[derive(Debug)]
+pub(super) struct Tagger(SipHasher13);
+
+impl Tagger {
+    /// Draws its key from `hasher`.
+    pub(super) fn new(hasher: &RandomState) -> Self {
+        Self(SipHasher13::new_with_keys(
+            hasher.hash_one(0),
+            hasher.hash_one(1),
+        ))
+    }
+
+    pub(super) fn tag(&self, key: &Key) -> Tag {
+        let mut hasher = self.0;
+        hasher.write(key.as_str().as_bytes());
+        let hash = hasher.finish128();
+        Tag {
+            high: hash.h1,
+            low: hash.h2,
+        }
+    }
+}
