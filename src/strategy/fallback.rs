@@ -16,7 +16,6 @@
 //! The windows of `fixedwindow` are those of this instance's clock: where it differs from the store's, one capacity more.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,11 +29,12 @@ use crate::domain::{
     Charge, Cost, Decision, Key, Limit, OnStoreError, Outcome, Receipt, Source, Verdict,
 };
 
+mod debts;
 #[cfg(test)]
 mod tests;
 
-/// Most keys whose local charges are remembered for the store.
-const MOST_DEBTS: usize = 100_000;
+use debts::{Debts, Settled};
+
 /// Keys that are written back at a time.
 const WRITTEN_AT_ONCE: usize = 64;
 
@@ -50,50 +50,6 @@ pub struct Fallback {
     debts: Mutex<Debts>,
     owes: AtomicBool,
     told_unknown: AtomicBool,
-}
-
-/// Tokens that were spent without the store, by key.
-#[derive(Debug, Default)]
-struct Debts {
-    by_key: HashMap<Key, (Limit, u64)>,
-    /// Tokens that will never be written back.
-    lost: u64,
-}
-
-impl Debts {
-    fn add(&mut self, charge: &Charge) {
-        let tokens = charge.cost().get();
-        let full = self.by_key.len() >= MOST_DEBTS;
-        match self.by_key.entry(charge.key().clone()) {
-            Entry::Occupied(mut debt) if debt.get().0 == charge.limit() => {
-                debt.get_mut().1 += tokens;
-            }
-            Entry::Occupied(mut debt) => {
-                self.lost += debt.insert((charge.limit(), tokens)).1;
-            }
-            Entry::Vacant(_) if full => self.lost += tokens,
-            Entry::Vacant(place) => {
-                place.insert((charge.limit(), tokens));
-            }
-        }
-    }
-
-    fn subtract(&mut self, receipt: &Receipt) {
-        let Entry::Occupied(mut debt) = self.by_key.entry(receipt.key.clone()) else {
-            return;
-        };
-        let (limit, tokens) = debt.get_mut();
-        if *limit == receipt.limit {
-            *tokens = tokens.saturating_sub(receipt.tokens.get());
-            if *tokens == 0 {
-                debt.remove();
-            }
-        }
-    }
-
-    fn of(&self, key: &Key) -> u64 {
-        self.by_key.get(key).map_or(0, |(_, tokens)| *tokens)
-    }
 }
 
 impl Fallback {
@@ -228,12 +184,12 @@ impl Fallback {
     }
 
     /// Charges the store with what was spent without it, as long as it answers. Each key's debt is sent at most once,
-    /// unless it surely was not executed; what the store will not have for this key, whoever asks, is lost.
+    /// unless it surely was not executed; what the store will not have for this key, whoever asks, is lost. What came of
+    /// it is told when this is called and nothing is owed.
     pub async fn write_back(&self) {
         if !self.owes.swap(false, Ordering::Relaxed) {
-            return;
+            return self.tell();
         }
-        let (mut keys, mut tokens) = (0_u64, 0_u64);
         let (mut kept, mut trouble) = (Vec::new(), false);
         while let Some(batch) = self.take_batch() {
             if batch.is_empty() {
@@ -256,10 +212,7 @@ impl Fallback {
                     }
                 };
                 match answer {
-                    Ok(()) => {
-                        keys += 1;
-                        tokens += charge.cost().get();
-                    }
+                    Ok(()) => self.lock().was_written_back(charge.cost().get()),
                     Err(fault) if fault.is_ambiguous() => {
                         trouble = true;
                         self.lock().lost += charge.cost().get();
@@ -280,8 +233,11 @@ impl Fallback {
             kept.iter().for_each(|debt| debts.add(debt));
             self.owes.store(true, Ordering::Relaxed);
         }
-        if keys > 0 {
-            let lost = self.lock().lost;
+    }
+
+    /// Tells what came of an outage: once nothing is owed any more, so that a store that comes and goes does not fill the log.
+    fn tell(&self) {
+        if let Some(Settled { keys, tokens, lost }) = self.lock().news() {
             info!(
                 keys,
                 tokens, lost, "charged the store for what was admitted without it"

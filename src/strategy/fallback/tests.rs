@@ -6,6 +6,7 @@ use std::time::Duration;
 use proptest::prelude::{Just, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::strategy::Strategy as Generator;
 
+use super::debts::MOST_DEBTS;
 use super::*;
 use crate::algorithm::{ALL, Algorithm};
 use crate::domain::{Clock, Identity, ManualClock, Quota, RuleName};
@@ -652,6 +653,22 @@ fn a_debt_whose_fate_is_unknown_is_counted_as_lost() {
         assert_eq!(world.store.debits(), [(key(ALL[0], "a"), 3)]);
         assert_eq!(world.instances[0].lock().lost, 3);
     }
+}
+
+/// A line for each outage, not for each try.
+#[test]
+fn what_was_written_back_is_news_once() {
+    let (world, limit) = (World::of(1), still(ALL[0], 10));
+    for (spent, mode) in [(3, Mode::Up), (2, Mode::Silent)] {
+        world.store.set(Mode::Away);
+        assert!(world.ask(0, &[costing(limit, "a", spent)]).admitted);
+        world.store.set(mode);
+        world.write_back();
+    }
+    let (keys, tokens, lost) = (1, 3, 2);
+    let news = world.instances[0].lock().news();
+    assert_eq!(news, Some(Settled { keys, tokens, lost }));
+    assert_eq!(world.instances[0].lock().news(), None);
 }
 
 /// Nobody knows how far it came. The others are charged all the same, and it is not sent again.
