@@ -50,7 +50,7 @@ impl Networks {
         }
         let range4 = |net: Ipv4Net| (net.network(), net.broadcast());
         let range6 = |net: Ipv6Net| (net.network(), net.broadcast());
-        Ok(Self::ranges(
+        Ok(Self::from_ranges(
             v4.into_iter().map(range4).collect(),
             v6.into_iter().map(range6).collect(),
         ))
@@ -63,10 +63,10 @@ impl Networks {
             v4.extend_from_slice(&set.v4);
             v6.extend_from_slice(&set.v6);
         }
-        Self::ranges(v4, v6)
+        Self::from_ranges(v4, v6)
     }
 
-    fn ranges(v4: Vec<(Ipv4Addr, Ipv4Addr)>, v6: Vec<(Ipv6Addr, Ipv6Addr)>) -> Self {
+    fn from_ranges(v4: Vec<(Ipv4Addr, Ipv4Addr)>, v6: Vec<(Ipv6Addr, Ipv6Addr)>) -> Self {
         let after4 = |ip: Ipv4Addr| ip.to_bits().checked_add(1).map(Ipv4Addr::from_bits);
         let after6 = |ip: Ipv6Addr| ip.to_bits().checked_add(1).map(Ipv6Addr::from_bits);
         Self {
@@ -78,6 +78,11 @@ impl Networks {
     /// Whether every address of `other` is in this set too.
     pub fn covers(&self, other: &Self) -> bool {
         has_all(&self.v4, &other.v4) && has_all(&self.v6, &other.v6)
+    }
+
+    /// How many ranges there are: what it takes to compare two sets.
+    pub(crate) fn ranges(&self) -> usize {
+        self.v4.len() + self.v6.len()
     }
 
     /// The fewest networks that make up the set, in ascending order, IPv4 first.

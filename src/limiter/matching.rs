@@ -191,6 +191,21 @@ fn has_header((name, values): &(Box<str>, Vec<Value>), facts: &Facts<'_>) -> boo
     given.is_some_and(|given| values.iter().any(|value| value.matches(given)))
 }
 
+/// Whether a header of that name usually carries a secret, whose value is then not shown.
+pub(super) fn carries_secret(name: &str) -> bool {
+    const WORDS: [&str; 7] = [
+        "authorization",
+        "cookie",
+        "token",
+        "secret",
+        "password",
+        "api-key",
+        "apikey",
+    ];
+    let name = name.to_ascii_lowercase();
+    WORDS.iter().any(|word| name.contains(word))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 
 mod answer;
 mod call;
+mod covers;
 mod index;
 mod key_part;
 mod matching;
@@ -11,6 +12,7 @@ mod reload;
 mod rule;
 mod rule_set;
 pub mod rules_file;
+mod words;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -121,6 +121,32 @@ impl PathPattern {
         }
     }
 
+    /// Whether every path that matches `other` matches this too, as far as can be told. A `**` of `other` is covered
+    /// by a `**` only.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        let (mut at, mut taken) = (0, 0);
+        let mut retry: Option<(usize, usize)> = None;
+        loop {
+            match (self.segments.get(at), other.segments.get(taken)) {
+                (Some(Segment::Any), _) => {
+                    at += 1;
+                    retry = Some((at, taken));
+                }
+                (None, None) => return true,
+                (Some(Segment::Text(wide)), Some(Segment::Text(text))) if wide.covers(text) => {
+                    (at, taken) = (at + 1, taken + 1);
+                }
+                _ => match &mut retry {
+                    Some((behind, from)) if *from < other.segments.len() => {
+                        *from += 1;
+                        (at, taken) = (*behind, *from);
+                    }
+                    _ => return false,
+                },
+            }
+        }
+    }
+
     /// Whether `path`, in its [`normal`] form, matches as a whole.
     pub(super) fn matches(&self, path: &str) -> bool {
         let mut pattern = 0;

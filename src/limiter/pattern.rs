@@ -20,6 +20,12 @@ impl TextPattern {
         (!self.0.contains('*')).then_some(&*self.0)
     }
 
+    /// Whether every text that matches `other` matches this too, as far as can be told. A star of `other` is covered
+    /// by a star only.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        self == other || self.matches(other.0.as_bytes())
+    }
+
     /// Whether `text` matches as a whole.
     pub fn matches(&self, text: &[u8]) -> bool {
         let pattern = self.0.as_bytes();

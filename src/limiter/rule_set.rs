@@ -165,6 +165,8 @@ impl RuleSet {
             }
             match &rule.effect {
                 Effect::Exempt => break,
+                // What is only tried refuses nobody, and hides no rule below.
+                Effect::Deny if rule.mode == RuleMode::Shadow => set.counts[i].add(false),
                 Effect::Deny => {
                     reading.refuse(Ruling::Banned { rule: i });
                     break;
@@ -190,7 +192,7 @@ impl RuleSet {
                 return Applies::No(mismatch);
             }
             let Some(limiting) = rule.limiting() else {
-                ended = true;
+                ended = rule.mode == RuleMode::Enforce;
                 return Applies::Yes;
             };
             match limiting.identity(&facts, keys) {

@@ -5,6 +5,7 @@ use super::lists::{A_NETWORK, Lists, REFERENCE};
 use super::members::{Members, one_or_more, parsed, text};
 use super::tree::{Name, Node, Value as Yaml};
 use crate::domain::{Identity, Networks};
+use crate::limiter::matching::carries_secret;
 use crate::limiter::{Conditions, Match, PathPattern, TextPattern, Value};
 
 /// Most entries of a list.
@@ -154,28 +155,13 @@ fn headers(node: &Node, report: &mut Report) -> Option<Vec<Header>> {
             report.error(name.place, format!("{given} is not the name of a header"));
         }
         seen.push(name);
-        let secret = is_secret_header(&name.text);
+        let secret = carries_secret(&name.text);
         let values = one_or_more(node, MOST, report, |node, report| {
             value(node, secret, report)
         });
         headers.push(values.map(|values| (name.text.to_ascii_lowercase().into(), values)));
     }
     headers.into_iter().collect()
-}
-
-/// Whether a header usually carries a secret.
-fn is_secret_header(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    let words = [
-        "authorization",
-        "cookie",
-        "token",
-        "secret",
-        "password",
-        "api-key",
-        "apikey",
-    ];
-    words.iter().any(|word| name.contains(word))
 }
 
 fn value(node: &Node, secret: bool, report: &mut Report) -> Option<Value> {

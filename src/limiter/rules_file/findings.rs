@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Most findings that are kept; more are only counted.
-const MOST: usize = 100;
+const MOST: usize = 50;
 /// Longest part of a line that is shown, in characters.
 const WIDEST: usize = 120;
 
@@ -188,6 +188,15 @@ impl Place {
 
     pub(super) fn line(&self) -> usize {
         self.line
+    }
+
+    /// A place in the same line.
+    pub(super) fn moved(self, column: usize, width: usize) -> Self {
+        Self {
+            column,
+            width,
+            ..self
+        }
     }
 }
 

@@ -99,7 +99,8 @@ pub(super) fn parse(text: &str) -> Result<Rate, String> {
         .unwrap_or(unit);
     let known = UNITS.iter().find(|(name, _)| *name == unit);
     let (_, one) = known.ok_or_else(|| {
-        let near = nearest(unit, UNITS.iter().map(|(name, _)| *name));
+        // The longer ones first: who wrote `mn` hardly meant `ms`.
+        let near = nearest(unit, UNITS.iter().rev().map(|(name, _)| *name));
         let hint = near.map_or(String::new(), |near| format!(", perhaps `{near}`"));
         format!("; units are `ms`, `s`, `min`, `hour` and `day`{hint}")
     })?;

@@ -87,7 +87,10 @@ pub(super) fn nearest<'a>(given: &str, names: impl Iterator<Item = &'a str>) -> 
     let given: String = given.chars().take(64).collect();
     let distance = |name: &&str| strsim::damerau_levenshtein(&given.to_lowercase(), name);
     let nearest = names.min_by_key(distance)?;
-    (distance(&nearest) <= 1 + nearest.chars().count() / 4).then_some(nearest)
+    let length = nearest.chars().count();
+    // Of a name of one letter every letter is one change away.
+    let near = distance(&nearest) < length && distance(&nearest) <= (length / 3).max(1);
+    near.then_some(nearest)
 }
 
 /// The text of a scalar.
@@ -158,6 +161,10 @@ pub(super) fn only_true(node: &Node, report: &mut Report) -> Option<()> {
     let allowed = "`true`; leave it out otherwise";
     match &node.value {
         Value::Text { text, plain: true } if text == "true" => Some(()),
+        Value::Text { text, .. } if text == "true" => {
+            node.is_not("`true` without quotes", report);
+            None
+        }
         _ => {
             node.is_not(allowed, report);
             None

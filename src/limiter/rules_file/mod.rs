@@ -9,10 +9,13 @@ mod cost;
 mod findings;
 mod key;
 mod limit;
+mod lint;
 mod lists;
 mod members;
+mod outdone;
 mod overrides;
 mod rule;
+mod schema;
 mod tree;
 
 use std::collections::HashMap;
@@ -22,10 +25,12 @@ use std::path::{Path, PathBuf};
 
 use super::rule::{Rule, RuleMode};
 use super::rule_set::{RuleSet, Version};
-use crate::algorithm::Algorithm;
+use crate::algorithm::{Algorithm, TokenBucket};
 use crate::domain::OnStoreError;
+use crate::limiter::DEFAULT_IPV6_PREFIX;
 
 pub use findings::{Finding, Findings, Severity};
+pub use schema::schema;
 
 use findings::{Place, Report, name_of};
 use lists::{Beside, LARGEST_FILE, Lists};
@@ -46,6 +51,18 @@ pub struct Basis {
     pub on_store_error: OnStoreError,
     /// Bits of an IPv6 address that make one client, 1 to 128.
     pub ipv6_prefix: u8,
+}
+
+impl Default for Basis {
+    /// What holds where no variable is set.
+    fn default() -> Self {
+        Self {
+            algorithm: &TokenBucket,
+            mode: RuleMode::Enforce,
+            on_store_error: OnStoreError::Local,
+            ipv6_prefix: DEFAULT_IPV6_PREFIX,
+        }
+    }
 }
 
 /// Rules that were read.
@@ -199,6 +216,7 @@ fn rules(
     }
     if !report.has_errors() {
         lists.warn_of_unused(report);
+        lint::check(node.place, &rules, report);
     }
     Some(rules)
 }

@@ -54,6 +54,10 @@ pub(super) fn read(
     if let Some(node) = members.get("overrides") {
         let entries = list(node, "overrides", MOST_ENTRIES, report);
         reading.sound &= entries.is_some();
+        if let Value::Members(members) = &node.value {
+            // Somebody's idea of `key: limit`.
+            members.iter().for_each(|(name, _)| report.hide(name.place));
+        }
         for node in entries.unwrap_or_default() {
             reading.sound &= reading.entry(node, report).is_some();
         }
@@ -89,10 +93,18 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     fn entry(&mut self, node: &Node, report: &mut Report) -> Option<()> {
-        if let Value::Members(members) = &node.value {
-            // Before anything else is said of these lines.
-            let keys = members.iter().filter(|(name, _)| name.text != "plan");
-            keys.for_each(|(name, node)| self.hide(&name.text, node, report));
+        // Before anything else is said of these lines.
+        match &node.value {
+            Value::Members(members) => {
+                let keys = members.iter().filter(|(name, _)| name.text != "plan");
+                keys.for_each(|(name, node)| self.hide(&name.text, node, report));
+            }
+            Value::Text { .. } => {
+                self.hide_value(0, node, report);
+                report.error(node.place, AN_OVERRIDE);
+                return None;
+            }
+            _ => self.hide("", node, report),
         }
         let known = ["key", "plan", "limit", "burst"];
         let members = Members::of(node, "an override", &known, report)?;
@@ -272,6 +284,8 @@ impl Reading<'_> {
         Some(())
     }
 }
+
+const AN_OVERRIDE: &str = "this is not an override: a mapping with `limit`, and `key` or `plan`";
 
 const PLAIN: &str = "a secret in plain: put what `tollgate hash-key` prints for it here instead";
 
