@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
-use tollgate::cli::{self, Action, ExplainOptions, Explanation};
+use tollgate::cli::{self, Action, Checked, ExplainOptions, Explanation};
 use tollgate::config::{Config, Environment};
-use tollgate::limiter::rules_file::Findings;
+use tollgate::limiter::rules_file::{self, Findings};
 use tollgate::server::{self, Reread, Shutdown};
 use tollgate::strategy::factory::Kind;
 use tollgate::telemetry;
@@ -18,6 +18,16 @@ const BAD_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
     let action = cli::action();
+    let done = match action {
+        // What needs no settings.
+        Action::Schema => print_schema(),
+        Action::HashKey => hash_key(),
+        _ => return with_settings(action),
+    };
+    exit_code(done)
+}
+
+fn with_settings(action: Action) -> ExitCode {
     let environment = environment();
     let config = Config::read(&environment);
     if action == Action::Env
@@ -25,6 +35,9 @@ fn main() -> ExitCode {
             cli::print_env(&environment, config.as_ref().ok(), std::io::stdout().lock())
     {
         return failed(&error.into());
+    }
+    if let Action::CheckConfig { file, json } = action {
+        return check_config(&Checked::new(config, file.as_deref()), json);
     }
     let config = match config {
         Ok(config) => config,
@@ -35,16 +48,12 @@ fn main() -> ExitCode {
             return ExitCode::from(BAD_CONFIG);
         }
     };
-    let done = match action {
-        Action::Env => Ok(()),
+    exit_code(match action {
         Action::Healthcheck { port } => healthcheck(&config, port),
         Action::Explain(options) => explain(config, options),
         Action::Serve => serve(config),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error),
-    }
+        Action::Env | Action::CheckConfig { .. } | Action::Schema | Action::HashKey => Ok(()),
+    })
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -60,6 +69,39 @@ async fn explain(mut config: Config, options: ExplainOptions) -> anyhow::Result<
     let explanation = explanation.context("the store does not tell; --offline leaves it alone")?;
     explanation.print(options.json, std::io::stdout().lock())?;
     Ok(())
+}
+
+fn check_config(checked: &Checked, json: bool) -> ExitCode {
+    let mut stdout = std::io::stdout().lock();
+    let printed = if json {
+        writeln!(stdout, "{:#}", checked.to_json())
+    } else {
+        checked.print(stdout)
+    };
+    match printed {
+        Err(error) => failed(&error.into()),
+        Ok(()) if checked.is_sound() => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::from(BAD_CONFIG),
+    }
+}
+
+fn print_schema() -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{:#}", rules_file::schema())?;
+    Ok(())
+}
+
+fn hash_key() -> anyhow::Result<()> {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        complain("Type the secret and press Enter, then Ctrl-D:");
+    }
+    let hash = cli::hash_key(stdin.lock())?;
+    writeln!(std::io::stdout(), "{hash}")?;
+    Ok(())
+}
+
+fn exit_code(done: anyhow::Result<()>) -> ExitCode {
+    done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
 }
 
 fn environment() -> Environment {

@@ -1,17 +1,23 @@
 //! The command line.
 
+mod check_config;
 mod env;
 mod explain;
+mod hash_key;
 mod healthcheck;
 
-use clap::{Arg, Command};
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, Command};
 
 use crate::algorithm;
 use crate::config::VARIABLES;
 use crate::strategy::factory::Kind;
 
+pub use check_config::Checked;
 pub use env::print as print_env;
 pub use explain::{ExplainOptions, Explanation, Question};
+pub use hash_key::{HashKeyError, hash_key};
 pub use healthcheck::check;
 
 /// What the process was asked to do.
@@ -28,6 +34,17 @@ pub enum Action {
         /// The port to ask.
         port: Option<u16>,
     },
+    /// Say what is wrong with the settings and a rules file, and what the rules mean.
+    CheckConfig {
+        /// The rules file; `None` takes `RULES_FILE`.
+        file: Option<PathBuf>,
+        /// Whether to say it in JSON.
+        json: bool,
+    },
+    /// Print the JSON Schema of rules files.
+    Schema,
+    /// Print what stands for a secret in a rules file.
+    HashKey,
 }
 
 /// The command line's grammar.
@@ -36,6 +53,10 @@ pub fn command() -> Command {
         .long("port")
         .value_name("PORT")
         .value_parser(clap::value_parser!(u16));
+    let file = Arg::new("file")
+        .value_name("FILE")
+        .value_parser(clap::value_parser!(PathBuf));
+    let json = Arg::new("json").long("json").action(ArgAction::SetTrue);
     Command::new("tollgate")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A distributed rate limiter: many instances of a service share one set of limits, exactly.")
@@ -48,6 +69,17 @@ pub fn command() -> Command {
                 .about("Exit 0 if the server on this machine answers, else 1")
                 .arg(port.help("The port to ask [default: PORT]")),
         )
+        .subcommand(
+            Command::new("check-config")
+                .about("Say what is wrong with the settings and a rules file, and every rule in words; exit 0 or 78")
+                .arg(file.help("The rules file [default: RULES_FILE]"))
+                .arg(json.help("Say it in JSON")),
+        )
+        .subcommand(Command::new("schema").about("Print the JSON Schema of rules files, for editors"))
+        .subcommand(
+            Command::new("hash-key")
+                .about("Read a secret from standard input and print what stands for it in a rules file"),
+        )
 }
 
 /// Reads the command line. Prints help, version and errors itself and then does not return.
@@ -58,6 +90,12 @@ pub fn action() -> Action {
         Some(("healthcheck", arguments)) => Action::Healthcheck {
             port: arguments.get_one("port").copied(),
         },
+        Some(("check-config", arguments)) => Action::CheckConfig {
+            file: arguments.get_one("file").cloned(),
+            json: arguments.get_flag("json"),
+        },
+        Some(("schema", _)) => Action::Schema,
+        Some(("hash-key", _)) => Action::HashKey,
         _ => Action::Serve,
     }
 }

@@ -419,3 +419,139 @@ async fn debug_shows_no_secret() {
     let shown = format!("{environment:?} {:?}", Config::read(&environment));
     assert!(!shown.contains(canary), "{shown}");
 }
+
+/// The binary with something on its standard input.
+fn piped(arguments: &[&str], input: &[u8]) -> Output {
+    use std::process::Stdio;
+    let mut child = command()
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It may have refused the input before it read all of it.
+    let _ = std::io::Write::write_all(&mut child.stdin.take().unwrap(), input);
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn hash_key_prints_what_stands_for_a_secret() {
+    let output = piped(&["hash-key"], b"s3cret\n");
+    assert!(output.status.success());
+    // printf s3cret | sha256sum | xxd -r -p | head -c 16 | base64 | tr +/ -_
+    assert_eq!(text(&output.stdout), "~HsHCa1DV08WNlYMYGvgHZg\n");
+    for (input, said) in [(&b""[..], "empty"), (&[b'a'; 8193], "8192")] {
+        let output = piped(&["hash-key"], input);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(output.stdout.is_empty() && text(&output.stderr).contains(said));
+    }
+}
+
+#[test]
+fn schema_is_printed_even_if_settings_are_wrong() {
+    let output = run(&["schema"], &[("PORT", "none")]);
+    assert!(output.status.success());
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        schema["$schema"],
+        "https://json-schema.org/draft/2020-12/schema"
+    );
+}
+
+#[test]
+fn check_config_says_what_is_wrong_and_what_the_rules_mean() {
+    let folder = crate::bench::Folder::new();
+    let file = |name: &str, text: &str| {
+        let path = format!("{}/{name}", folder.path());
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let good = file(
+        "good.yaml",
+        "rules:\n- {name: login, match: {methods: POST, path: /login}, limit: 5/min}\n\
+         - {name: office, match: {client: private}, exempt: true}\n",
+    );
+    let bad = file(
+        "bad.yaml",
+        "rules:\n- {name: login, limit: 5/mn}\n- {name: login, limit: 5/s}\n",
+    );
+
+    let in_words =
+        "login: up to 5 at once, then one every 12 s, per client address; for POST /login";
+    for output in [
+        run(&["check-config", &good], &[]),
+        run(&["check-config"], &[("RULES_FILE", &good)]),
+    ] {
+        let said = text(&output.stdout);
+        assert!(output.status.success(), "warnings are no error: {said}");
+        assert!(
+            said.contains(in_words) && said.contains("good.yaml:3:10: warning: "),
+            "{said}"
+        );
+    }
+    let output = run(&["check-config", &bad], &[]);
+    assert_eq!(output.status.code(), Some(78));
+    let said = text(&output.stdout);
+    assert!(
+        said.contains("bad.yaml:2:24: error: ") && said.contains("bad.yaml:3:10: error: "),
+        "{said}"
+    );
+
+    let output = run(&["check-config", "--json", &bad], &[("PORT", "none")]);
+    assert_eq!(output.status.code(), Some(78));
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&said["ok"], &said["errors"], &said["version"]),
+        (&false.into(), &2.into(), &().into())
+    );
+    let first = &said["findings"][0];
+    assert_eq!(
+        (&first["line"], &first["column"], &first["severity"]),
+        (&2.into(), &24.into(), &"error".into())
+    );
+    assert_eq!(said["settings"]["problems"][0]["variable"], "PORT");
+
+    let output = run(&["check-config", "--json"], &[]);
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&said["ok"], &said["rules"][0]["name"]),
+        (&true.into(), &"default".into())
+    );
+    let output = run(&["check-config", &good], &[("PORT", "none")]);
+    assert_eq!(output.status.code(), Some(78), "the settings count too");
+    assert!(text(&output.stdout).contains("PORT") && text(&output.stdout).contains(in_words));
+    let output = run(&["check-config", "/nowhere/rules.yaml"], &[]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(text(&output.stdout).contains("/nowhere/rules.yaml: error: cannot be read"));
+}
+
+#[test]
+fn a_server_does_not_start_with_a_bad_rules_file() {
+    let folder = crate::bench::Folder::new();
+    let path = format!("{}/rules.yaml", folder.path());
+    fs::write(&path, "rules:\n- {name: login, limit: 5/mn}\n").unwrap();
+    let output = run(&[], &[("RULES_FILE", &path), ("PORT", "0")]);
+    assert_eq!(output.status.code(), Some(78));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("rules.yaml:2:24: error: ") && said.contains("limit: 5/mn}"),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_line_that_it_listens_names_the_version_and_the_number_of_rules() {
+    let folder = crate::bench::Folder::new();
+    let path = format!("{}/rules.yaml", folder.path());
+    // printf 'rules: [{name: a, limit: 5/s}]\n' | sha256sum
+    fs::write(&path, "rules: [{name: a, limit: 5/s}]\n").unwrap();
+    let process = Process::start(&[("RULES_FILE", &path)]);
+    assert_eq!(process.listening["rules"], 1);
+    assert_eq!(process.listening["rules_version"], "e0a50b434b21");
+    assert!(process.listening["capacity"].is_null());
+    drop(process);
+    let process = Process::start(&[]);
+    assert_eq!(process.listening["capacity"], 100);
+    assert!(process.listening["rules"].is_null());
+}

@@ -1,8 +1,312 @@
-//! Rules files: what is wrong with the broken ones, and what the good ones mean.
+//! Rules files: what is said of broken and doubtful ones, and what good ones mean.
+//!
+//! Beside each file of `tests/rules/` stands what is said of it. `UPDATE_SNAPSHOTS=1 cargo test --test it rules_file`
+//! writes that anew, for a person to look through.
 
 use std::fs;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use tollgate::limiter::rules_file::{Basis, Findings, RulesFile, parse};
 
 use crate::bench::{Folder, Instance};
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/rules")
+        .join(name)
+}
+
+/// The rules files in a folder, each with its name.
+fn files(name: &str) -> Vec<(String, String)> {
+    let mut files: Vec<_> = fs::read_dir(folder(name))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "yaml")
+        })
+        .map(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            (name, fs::read_to_string(path).unwrap())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+fn read(folder_name: &str, name: &str, text: &str) -> Result<RulesFile, Findings> {
+    let folder = folder(folder_name);
+    // The words of the system differ between systems.
+    let beside = &mut |name: &str| {
+        fs::read_to_string(folder.join(name)).map_err(|_| std::io::Error::other("no such file"))
+    };
+    parse(text, name, &Basis::default(), beside)
+}
+
+/// Compares what is said with what stands beside the file, or writes it there.
+fn compare(folder_name: &str, name: &str, said: &str) {
+    let path = folder(folder_name).join(name).with_extension("expected");
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a switch of this test, no setting of the service"
+    )]
+    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        fs::write(&path, said).unwrap();
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(said, expected, "{name}; UPDATE_SNAPSHOTS=1 writes it anew");
+}
+
+fn words(rules: &RulesFile) -> String {
+    rules
+        .rules
+        .iter()
+        .map(|rule| rule.in_words() + "\n")
+        .collect()
+}
+
+#[test]
+fn of_every_broken_file_every_problem_is_told() {
+    let files = files("broken");
+    assert!(files.len() >= 60, "{} files", files.len());
+    for (name, text) in files {
+        let findings = read("broken", &name, &text).expect_err(&name);
+        assert!(findings.errors() > 0, "{name}");
+        compare("broken", &name, &format!("{findings}\n"));
+    }
+}
+
+#[test]
+fn of_every_doubtful_file_it_is_told_why() {
+    for (name, text) in files("doubtful") {
+        let rules = read("doubtful", &name, &text).expect(&name);
+        assert!(rules.warnings.warnings() > 0, "{name}");
+        compare(
+            "doubtful",
+            &name,
+            &format!("{}\n\n{}", rules.warnings, words(&rules)),
+        );
+    }
+}
+
+#[test]
+fn good_files_are_read_without_a_word_and_said_in_words() {
+    for (name, text) in files("good") {
+        let rules = read("good", &name, &text).expect(&name);
+        assert!(rules.warnings.is_empty(), "{name}: {}", rules.warnings);
+        compare("good", &name, &words(&rules));
+    }
+}
+
+#[test]
+fn no_finding_shows_a_secret() {
+    let mut hidden = 0;
+    for folder in ["broken", "doubtful"] {
+        for (name, text) in files(folder) {
+            let said = match read(folder, &name, &text) {
+                Ok(rules) => format!("{0} {0:?} {1}", rules.warnings, words(&rules)),
+                Err(findings) => format!("{findings} {findings:?}"),
+            };
+            assert!(!said.contains("canary"), "{name}: {said}");
+            hidden += usize::from(said.contains('•'));
+        }
+    }
+    assert!(hidden >= 3, "secrets stood in {hidden} files");
+}
+
+#[test]
+fn the_version_is_that_of_the_file_and_of_the_lists_beside_it() {
+    let rules = "lists: {a: {file: a}, b: {file: b}}\nrules:\n\
+                 - {name: x, match: {client: ['list:a', 'list:b']}, deny: true}\n";
+    let version = |a: &str, b: &str| {
+        let beside = &mut |name: &str| Ok(if name == "a" { a } else { b }.to_owned());
+        let read = parse(rules, "rules.yaml", &Basis::default(), beside).unwrap();
+        read.version.to_string()
+    };
+    let first = version("10.0.0.1\n10.0.0.2\n", "");
+    assert_eq!(first, version("10.0.0.1\n10.0.0.2\n", ""));
+    assert_ne!(first, version("10.0.0.1\n10.0.0.3\n", ""));
+    assert_ne!(
+        first,
+        version("10.0.0.1\n", "10.0.0.2\n"),
+        "an entry that moved to another list"
+    );
+    let alone = "rules: [{name: a, limit: 5/s}]\n";
+    let none = &mut |_: &str| Err(std::io::Error::other("none"));
+    let read = parse(alone, "rules.yaml", &Basis::default(), none).unwrap();
+    // printf 'rules: [{name: a, limit: 5/s}]\n' | sha256sum
+    assert_eq!(read.version.to_string(), "e0a50b434b21");
+}
+
+#[test]
+fn bounds_hold_one_past_and_not_at_them() {
+    let reads = |text: &str| {
+        let beside = &mut |_: &str| Ok("10.0.0.1\n".to_owned());
+        parse(text, "rules.yaml", &Basis::default(), beside)
+            .map_err(|findings| findings.to_string())
+    };
+    let rule = |members: &str| format!("rules:\n- {{name: r, limit: 9/s, {members}}}\n");
+    let many = |count: usize, one: &dyn Fn(usize) -> String| {
+        (0..count).map(one).collect::<Vec<_>>().join(", ")
+    };
+    let letters = |count: usize| "x".repeat(count);
+    type File<'a> = &'a dyn Fn(usize) -> String;
+    let bounds: [(&str, usize, File<'_>); 22] = [
+        ("bytes of a file", 1 << 20, &|n| {
+            let rules = "rules: [{name: a, limit: 5/s}]\n#";
+            format!("{rules}{}", letters(n - rules.len()))
+        }),
+        ("rules", 1_000, &|n| {
+            format!(
+                "rules: [{}]",
+                many(n, &|i| format!("{{name: r{i}, limit: 5/s}}"))
+            )
+        }),
+        ("letters of a name", 64, &|n| {
+            format!("rules: [{{name: {}, limit: 5/s}}]", letters(n))
+        }),
+        ("tokens", 1 << 50, &|n| {
+            rule(&format!("burst: {n}")).replace("9/s", "9000/ms")
+        }),
+        ("a number before a unit", 999_999_999, &|n| {
+            rule("").replace("9/s", &format!("9/{n}ms"))
+        }),
+        ("parts of a key", 8, &|n| {
+            rule(&format!(
+                "key: [{}]",
+                many(n, &|i| format!("'constant:{i}'"))
+            ))
+        }),
+        ("bytes of a header's name", 128, &|n| {
+            rule(&format!("key: 'header:{}'", letters(n)))
+        }),
+        ("bytes of a constant", 128, &|n| {
+            rule(&format!("key: 'constant:{}'", letters(n)))
+        }),
+        ("methods", 100, &|n| {
+            rule(&format!(
+                "match: {{methods: [{}]}}",
+                many(n, &|_| "GET".to_owned())
+            ))
+        }),
+        ("letters of a method", 32, &|n| {
+            rule(&format!(
+                "match: {{methods: {}}}",
+                letters(n).to_uppercase()
+            ))
+        }),
+        ("paths", 100, &|n| {
+            rule(&format!(
+                "match: {{path: [{}]}}",
+                many(n, &|i| format!("/{i}"))
+            ))
+        }),
+        ("bytes of a path", 1_024, &|n| {
+            rule(&format!("match: {{path: /{}}}", letters(n - 1)))
+        }),
+        ("bytes of a host", 1_024, &|n| {
+            rule(&format!("match: {{host: {}}}", letters(n)))
+        }),
+        ("headers", 100, &|n| {
+            rule(&format!(
+                "match: {{headers: {{{}}}}}",
+                many(n, &|i| format!("h{i}: v"))
+            ))
+        }),
+        ("bytes of a value", 1_024, &|n| {
+            rule(&format!("match: {{headers: {{h: {}}}}}", letters(n)))
+        }),
+        ("clients", 100, &|n| {
+            rule(&format!(
+                "match: {{client: [{}]}}",
+                many(n, &|i| format!("10.0.0.{i}"))
+            ))
+        }),
+        ("cases", 100, &|n| {
+            rule(&format!(
+                "cost: [{}]",
+                many(n, &|i| format!("{{path: /{i}, cost: 2}}"))
+            ))
+        }),
+        ("overrides", 10_000, &|n| {
+            rule(&format!(
+                "overrides: [{}]",
+                many(n, &|i| format!(
+                    "{{key: 10.0.{}.{}, limit: 5/s}}",
+                    i / 256,
+                    i % 256
+                ))
+            ))
+        }),
+        ("bytes of a plan", 128, &|n| {
+            rule(&format!(
+                "plan_header: x, overrides: [{{plan: {}, limit: 5/s}}]",
+                letters(n)
+            ))
+        }),
+        ("lists", 100, &|n| {
+            format!(
+                "{}lists: {{{}}}",
+                rule(""),
+                many(n, &|i| format!("l{i}: []"))
+            )
+        }),
+        ("entries of a list", 100_000, &|n| {
+            format!(
+                "{}lists: {{l: [{}]}}",
+                rule(""),
+                many(n, &|_| "x".to_owned())
+            )
+        }),
+        ("bytes of a file's name", 255, &|n| {
+            format!("{}lists: {{l: {{file: {}}}}}", rule(""), letters(n))
+        }),
+    ];
+    for (what, most, file) in bounds {
+        reads(&file(most)).unwrap_or_else(|findings| panic!("{most} {what}: {findings}"));
+        reads(&file(most + 1)).expect_err(&format!("{} {what}", most + 1));
+    }
+}
+
+#[test]
+fn a_list_file_is_bounded_too() {
+    let rules =
+        "lists: {l: {file: l}}\nrules: [{name: r, match: {client: 'list:l'}, deny: true}]\n";
+    let reads = |list: String| {
+        let beside = &mut |_: &str| Ok(list.clone());
+        parse(rules, "rules.yaml", &Basis::default(), beside).is_ok()
+    };
+    assert!(reads("10.0.0.1\n".repeat(100_000)));
+    assert!(!reads("10.0.0.1\n".repeat(100_001)));
+    assert!(reads("#".repeat(1 << 20)));
+    assert!(!reads("#".repeat((1 << 20) + 1)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Every cut, doubling and exchange of a text that means something.
+    #[test]
+    fn no_text_is_too_broken_to_be_read(
+        (folder, file) in (prop_oneof![Just("good"), Just("broken"), Just("doubtful")], any::<prop::sample::Index>()),
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), 0_usize..12, "[-{}\\[\\]:,&*!~'\"|>#% \n\ta0ä/]{0,3}"), 1..12),
+    ) {
+        let files = files(folder);
+        let (name, text) = file.get(&files);
+        let mut text: Vec<char> = text.chars().take(6_000).collect();
+        for (at, taken, put) in changes {
+            let from = at.index(text.len() + 1);
+            let until = (from + taken).min(text.len());
+            text.splice(from..until, put.chars());
+        }
+        let text: String = text.into_iter().collect();
+        match read(folder, name, &text) {
+            Ok(rules) => drop(words(&rules)),
+            Err(findings) => prop_assert!(findings.errors() > 0 && !findings.to_string().is_empty()),
+        }
+    }
+}
 
 #[tokio::test]
 async fn a_rules_file_is_in_force() {

@@ -95,6 +95,8 @@ impl Instance {
 pub(crate) struct Process {
     pub(crate) address: SocketAddr,
     pub(crate) child: Child,
+    /// The fields of the log line that says where it listens.
+    pub(crate) listening: serde_json::Value,
     lines: mpsc::Receiver<String>,
     /// Log lines from before it said where it listens.
     earlier: Vec<String>,
@@ -130,19 +132,20 @@ impl Process {
                 .try_for_each(|line| sender.send(line))
         });
         let mut earlier = Vec::new();
-        let address = loop {
+        let listening: serde_json::Value = loop {
             let line = lines
                 .recv()
                 .expect("the process says where it listens before it ends");
             let fields: serde_json::Value = serde_json::from_str(&line).unwrap();
             if fields["message"] == "listening" {
-                break fields["address"].as_str().unwrap().parse().unwrap();
+                break fields;
             }
             earlier.push(line);
         };
         Self {
-            address,
+            address: listening["address"].as_str().unwrap().parse().unwrap(),
             child,
+            listening,
             lines,
             earlier,
         }
