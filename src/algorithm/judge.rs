@@ -1,10 +1,8 @@
 //! Several charges, one decision: all enforced limits admit the request, or none is charged.
 
-use std::time::Duration;
+use smallvec::{SmallVec, smallvec};
 
-use smallvec::SmallVec;
-
-use super::{Kept, Notice, Remembered, Step};
+use super::{Kept, Notice, Refused, Remembered, Step, Taken};
 use crate::domain::{Charge, Cost, Decision, Outcome, Source, Verdict};
 
 /// What a request is told and what it changes.
@@ -52,35 +50,17 @@ pub fn judge(
         .enumerate()
         .map(|(i, charge)| step(charge, intent, remembered(i), now_us))
         .collect();
-    let admitted = charges
-        .iter()
-        .zip(&steps)
-        .all(|(charge, step)| step.outcome.is_ok() || !charge.is_enforced());
-    let takes = match intent {
-        Intent::Charge => admitted,
-        Intent::Peek => false,
-        Intent::Debit => true,
-    };
-    let taken = |step: &Step| step.outcome.ok().filter(|_| takes);
+    let mut pairs = charges.iter().zip(&steps);
+    let admitted = pairs.all(|(charge, step)| admits(charge, step));
+    let takes = intent.takes(admitted);
     let writes = steps.iter().enumerate().filter_map(|(charge, step)| {
-        taken(step).map(|taken| Write {
+        taken(step, takes).map(|taken| Write {
             charge,
             kept: taken.kept,
         })
     });
-    let decisions = charges.iter().zip(&steps).map(|(charge, step)| {
-        let standing = taken(step).map_or(step.before, |taken| taken.after);
-        Decision {
-            outcome: step
-                .outcome
-                .map_or_else(|refused| denied(refused.retry_after), |_| Outcome::Allowed),
-            limit: charge.limit().quota.capacity(),
-            remaining: standing.remaining,
-            reset_after: standing.reset_after,
-            next_after: standing.next_after,
-            source: Source::Store,
-        }
-    });
+    let decisions = charges.iter().zip(&steps);
+    let decisions = decisions.map(|(charge, step)| told(charge, step, takes));
     Judgement {
         verdict: Verdict {
             decisions: decisions.collect(),
@@ -89,6 +69,60 @@ pub fn judge(
         },
         writes: writes.collect(),
         notices: steps.iter().filter_map(|step| step.notice).collect(),
+    }
+}
+
+/// The same for a request with a single charge: its answer, what to remember if anything, and what to tell once.
+pub fn judge_one(
+    charge: &Charge,
+    intent: Intent,
+    remembered: Remembered,
+    now_us: u64,
+) -> (Verdict, Option<Kept>, Option<Notice>) {
+    let step = step(charge, intent, remembered, now_us);
+    let admitted = admits(charge, &step);
+    let takes = intent.takes(admitted);
+    let verdict = Verdict {
+        decisions: smallvec![told(charge, &step, takes)],
+        admitted,
+        now_us,
+    };
+    let kept = taken(&step, takes).map(|taken| taken.kept);
+    (verdict, kept, step.notice)
+}
+
+impl Intent {
+    /// Whether what fits is charged.
+    fn takes(self, admitted: bool) -> bool {
+        match self {
+            Self::Charge => admitted,
+            Self::Peek => false,
+            Self::Debit => true,
+        }
+    }
+}
+
+/// Whether a charge lets its request pass.
+fn admits(charge: &Charge, step: &Step) -> bool {
+    step.outcome.is_ok() || !charge.is_enforced()
+}
+
+fn taken(step: &Step, takes: bool) -> Option<&Taken> {
+    step.outcome.as_ref().ok().filter(|_| takes)
+}
+
+fn told(charge: &Charge, step: &Step, takes: bool) -> Decision {
+    let standing = taken(step, takes).map_or(step.before, |taken| taken.after);
+    Decision {
+        outcome: match step.outcome {
+            Ok(_) => Outcome::Allowed,
+            Err(Refused { retry_after }) => Outcome::Denied { retry_after },
+        },
+        limit: charge.limit().quota.capacity(),
+        remaining: standing.remaining,
+        reset_after: standing.reset_after,
+        next_after: standing.next_after,
+        source: Source::Store,
     }
 }
 
@@ -102,12 +136,10 @@ fn step(charge: &Charge, intent: Intent, remembered: Remembered, now_us: u64) ->
     }
 }
 
-fn denied(retry_after: Duration) -> Outcome {
-    Outcome::Denied { retry_after }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::algorithm::{State, named};
     use crate::domain::{Cost, Identity, Key, Limit, Quota, RuleName};

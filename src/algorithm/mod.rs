@@ -21,7 +21,7 @@ use crate::domain::{Cost, Quota};
 
 pub use fixed_window::FixedWindow;
 pub use gcra::Gcra;
-pub use judge::{Intent, Judgement, Write, judge};
+pub use judge::{Intent, Judgement, Write, judge, judge_one};
 pub use sliding_window::SlidingWindow;
 pub use state::{MAX_FIELDS, State};
 pub use token_bucket::TokenBucket;

@@ -15,12 +15,12 @@
 //! draft-ietf-httpapi-ratelimit-headers, drafts 08 to 11; they and `X-RateLimit-Shadow` are lists (RFC 9651).
 
 use std::cmp::Reverse;
-use std::fmt::Write;
 use std::str::FromStr;
 use std::time::Duration;
 
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use bytes::{BufMut, BytesMut};
 use smallvec::SmallVec;
 
 use crate::domain::Source;
@@ -88,31 +88,85 @@ pub fn set(headers: &mut HeaderMap, answer: &Answer, style: HeaderStyle, later: 
         .collect();
     // The sort is stable: what binds equally stays in the order of the rules.
     limits.sort_by_key(|ruled| binding(ruled));
+    let mut values = Values::with_room_for(limits.len());
     if let Some(first) = limits.first() {
         if style.legacy {
             let reset = whole_seconds(first.decision.reset_after);
-            headers.insert(LIMIT, first.decision.limit.into());
-            headers.insert(REMAINING, first.decision.remaining.into());
-            headers.insert(RESET, reset.into());
+            values.number(LIMIT, first.decision.limit);
+            values.number(REMAINING, first.decision.remaining);
+            values.number(RESET, reset);
         }
         if style.draft {
-            headers.insert(STATE, list(&limits, state));
-            headers.insert(POLICY, list(&limits, policy));
+            values.list(STATE, &limits, state);
+            values.list(POLICY, &limits, policy);
         }
         if let Some(wait) = first.decision.retry_after() {
-            headers.insert(RETRY_AFTER, whole_seconds(wait + later).max(1).into());
+            values.number(RETRY_AFTER, whole_seconds(wait + later).max(1));
         }
-    }
-    let is_local = |ruled: &Ruled<'_>| ruled.decision.source == Source::Local;
-    if (style.draft || style.legacy) && limits.iter().any(is_local) {
-        headers.insert(SOURCE, HeaderValue::from_static(Source::Local.name()));
     }
     if style.shadow {
         let denials: SmallVec<[Ruled<'_>; 1]> = answer.shadow_denials().collect();
         if !denials.is_empty() {
-            headers.insert(SHADOW, list(&denials, state));
+            values.list(SHADOW, &denials, state);
         }
     }
+    values.set(headers);
+    let is_local = |ruled: &Ruled<'_>| ruled.decision.source == Source::Local;
+    if (style.draft || style.legacy) && limits.iter().any(is_local) {
+        headers.insert(SOURCE, HeaderValue::from_static(Source::Local.name()));
+    }
+}
+
+/// Values of headers, written one after the other into one piece of memory.
+struct Values {
+    text: BytesMut,
+    /// Each with where its value ends.
+    names: SmallVec<[(HeaderName, usize); 6]>,
+}
+
+impl Values {
+    fn with_room_for(limits: usize) -> Self {
+        Self {
+            text: BytesMut::with_capacity(64 + 96 * limits),
+            names: SmallVec::new(),
+        }
+    }
+
+    fn number(&mut self, name: HeaderName, number: u64) {
+        push_number(&mut self.text, number);
+        self.names.push((name, self.text.len()));
+    }
+
+    fn list(
+        &mut self,
+        name: HeaderName,
+        limits: &[Ruled<'_>],
+        write: impl Fn(&mut BytesMut, &Ruled<'_>),
+    ) {
+        for (i, ruled) in limits.iter().enumerate() {
+            if i > 0 {
+                self.text.put_slice(b", ");
+            }
+            write(&mut self.text, ruled);
+        }
+        self.names.push((name, self.text.len()));
+    }
+
+    fn set(self, headers: &mut HeaderMap) {
+        headers.reserve(self.names.len());
+        let text = self.text.freeze();
+        let mut start = 0;
+        for (name, end) in self.names {
+            let value = HeaderValue::from_maybe_shared(text.slice(start..end))
+                .expect("rule names and numbers are visible ASCII");
+            headers.insert(name, value);
+            start = end;
+        }
+    }
+}
+
+fn push_number(to: &mut BytesMut, number: u64) {
+    to.put_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// The limit that denies for the longest comes first; if none denies, the one with the least left.
@@ -126,30 +180,29 @@ fn binding(ruled: &Ruled<'_>) -> (Reverse<Option<Duration>>, u64, Reverse<Durati
 }
 
 /// `"default";q=100;w=10`.
-fn policy(to: &mut String, ruled: &Ruled<'_>) {
+fn policy(to: &mut BytesMut, ruled: &Ruled<'_>) {
     let window = whole_seconds(ruled.charge.limit().quota.fill_time());
-    let (name, limit) = (ruled.rule.name.as_str(), ruled.decision.limit);
-    // Writing to a String cannot fail.
-    let _ = write!(to, "\"{name}\";q={limit};w={window}");
+    item(to, ruled, b"q", ruled.decision.limit, b"w", window);
 }
 
 /// `"default";r=95;t=1`.
-fn state(to: &mut String, ruled: &Ruled<'_>) {
+fn state(to: &mut BytesMut, ruled: &Ruled<'_>) {
     let decision = ruled.decision;
     let next = whole_seconds(decision.retry_after().unwrap_or(decision.next_after));
-    let (name, remaining) = (ruled.rule.name.as_str(), decision.remaining);
-    let _ = write!(to, "\"{name}\";r={remaining};t={next}");
+    item(to, ruled, b"r", decision.remaining, b"t", next);
 }
 
-fn list(limits: &[Ruled<'_>], write: impl Fn(&mut String, &Ruled<'_>)) -> HeaderValue {
-    let mut text = String::with_capacity(limits.len() * 32);
-    for ruled in limits {
-        if !text.is_empty() {
-            text.push_str(", ");
-        }
-        write(&mut text, ruled);
+/// The rule's name with two parameters.
+fn item(to: &mut BytesMut, ruled: &Ruled<'_>, a: &[u8], first: u64, b: &[u8], second: u64) {
+    to.put_u8(b'"');
+    to.put_slice(ruled.rule.name.as_str().as_bytes());
+    to.put_u8(b'"');
+    for (name, number) in [(a, first), (b, second)] {
+        to.put_u8(b';');
+        to.put_slice(name);
+        to.put_u8(b'=');
+        push_number(to, number);
     }
-    HeaderValue::try_from(text).expect("rule names and numbers are visible ASCII")
 }
 
 /// Seconds, rounded up.

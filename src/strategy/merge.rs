@@ -12,6 +12,9 @@ pub(super) fn asked<'a, S: Strategy + ?Sized>(
     charges: &'a [Charge],
     intent: Intent,
 ) -> Deciding<'a> {
+    if charges.len() == 1 {
+        return strategy.ask(charges, intent);
+    }
     if charges.is_empty() || charges.len() > MAX_CHARGES {
         let given = charges.len();
         return Deciding::ready(Err(Fault::Malformed(format!(

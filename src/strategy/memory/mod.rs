@@ -18,7 +18,7 @@ use smallvec::{SmallVec, smallvec};
 use tracing::warn;
 
 use super::{Deciding, Fault, Strategy};
-use crate::algorithm::{Intent, Kept, Notice, Remembered, judge};
+use crate::algorithm::{Intent, Kept, Notice, Remembered, judge, judge_one};
 use crate::domain::{Charge, Clock, Cost, Key, Limit, Receipt, Verdict};
 
 use overflow::Overflow;
@@ -120,6 +120,31 @@ impl Memory {
 
     /// Decides at once: nothing here is waited for.
     pub(super) fn ask_now(&self, charges: &[Charge], intent: Intent) -> Result<Verdict, Fault> {
+        match charges {
+            [charge] => self.ask_one(charge, intent),
+            _ => self.ask_several(charges, intent),
+        }
+    }
+
+    /// A straight way for what most requests are: one charge, which finds a place.
+    fn ask_one(&self, charge: &Charge, intent: Intent) -> Result<Verdict, Fault> {
+        let (mut shard, tag) = self.shard(charge.key());
+        // Read under the lock: whoever held it before has then read an earlier time.
+        let now_us = self.clock.now_us();
+        let seat = shard.seat(tag, now_us);
+        if seat == Seat::Overflow {
+            drop(shard);
+            return self.ask_several(std::slice::from_ref(charge), intent);
+        }
+        let (verdict, kept, notice) = judge_one(charge, intent, shard.get(seat, now_us), now_us);
+        if let Some(kept) = kept {
+            shard.set(seat, tag, kept);
+        }
+        self.tell(notice);
+        Ok(verdict)
+    }
+
+    fn ask_several(&self, charges: &[Charge], intent: Intent) -> Result<Verdict, Fault> {
         let places: SmallVec<[Place; 1]> = charges
             .iter()
             .map(|charge| self.place(charge.key()))
@@ -149,14 +174,19 @@ impl Memory {
                 (seat, _) => held.shard(place).set(seat, place.tag, write.kept),
             }
         }
-        if judged.notices.contains(&Notice::ClockBehind)
-            && !self.told_behind.swap(true, Ordering::Relaxed)
-        {
+        judged
+            .notices
+            .iter()
+            .for_each(|notice| self.tell(Some(*notice)));
+        Ok(judged.verdict)
+    }
+
+    fn tell(&self, notice: Option<Notice>) {
+        if notice == Some(Notice::ClockBehind) && !self.told_behind.swap(true, Ordering::Relaxed) {
             warn!(
                 "this instance's clock stepped back: buckets stand still until it is past their last use again"
             );
         }
-        Ok(judged.verdict)
     }
 
     fn place(&self, key: &Key) -> Place {

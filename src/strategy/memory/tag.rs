@@ -4,9 +4,9 @@
 //! Bernstein, "SipHash: a fast short-input PRF", 2012) under a key that is drawn at the start: nobody outside can choose keys
 //! that collide, and of a million keys two share a bucket with a chance of 10^-27.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::hash::{BuildHasher, RandomState};
 
-use siphasher::sip128::{Hasher128, SipHasher13};
+use siphasher::sip128::SipHasher13;
 
 use crate::domain::Key;
 
@@ -46,9 +46,7 @@ impl Tagger {
     }
 
     pub(super) fn tag(&self, key: &Key) -> Tag {
-        let mut hasher = self.0;
-        hasher.write(key.as_str().as_bytes());
-        let hash = hasher.finish128();
+        let hash = self.0.hash(key.as_str().as_bytes());
         Tag {
             high: hash.h1,
             low: hash.h2,
