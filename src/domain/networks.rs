@@ -120,7 +120,7 @@ fn merged<T: Ord + Copy>(mut ranges: Vec<(T, T)>, after: impl Fn(T) -> Option<T>
     for (first, last) in ranges {
         match merged.last_mut() {
             Some((_, end)) if after(*end).is_none_or(|after| first <= after) => {
-                *end = last.max(*end)
+                *end = last.max(*end);
             }
             _ => merged.push((first, last)),
         }

@@ -66,13 +66,16 @@ impl Conditions {
     /// Whether a request of which a member of these holds is none that `other` means.
     fn are_excluded_by(&self, other: &Match, effort: &Effort) -> bool {
         let Match { when, not } = other;
-        let named = |method: &Box<str>| when.methods.contains(method);
         let methods = all_in(
             &self.methods,
             &not.methods,
             |mine, other| mine == other,
             effort,
-        ) || (!when.methods.is_empty() && !self.methods.iter().any(named));
+        ) || (!when.methods.is_empty()
+            && !self
+                .methods
+                .iter()
+                .any(|method| when.methods.contains(method)));
         let headers = self.headers.iter().all(|(name, values)| {
             let same = not.headers.iter().find(|(other, _)| other == name);
             same.is_some_and(|(_, others)| all_in(values, others, value, effort))

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::key_part::{Absent, Part};
 use super::matching::{Conditions, Match, Value, carries_secret};
+use super::path::PathPattern;
+use super::pattern::TextPattern;
 use super::rule::{Costs, Effect, Limiting, Overrides, Rule, RuleMode};
 use crate::domain::{Cost, Limit, Networks, OnStoreError};
 
@@ -189,12 +191,12 @@ impl Conditions {
             words.push(any(self.methods.iter().map(|method| &**method)));
         }
         if !self.paths.is_empty() {
-            words.push(any(self.paths.iter().map(|path| path.as_str())));
+            words.push(any(self.paths.iter().map(PathPattern::as_str)));
         }
         if !self.hosts.is_empty() {
             words.push(format!(
                 "at {}",
-                any(self.hosts.iter().map(|host| host.as_str()))
+                any(self.hosts.iter().map(TextPattern::as_str))
             ));
         }
         for (name, values) in &self.headers {

@@ -3,8 +3,10 @@
 //! Beside each file of `tests/rules/` stands what is said of it. `UPDATE_SNAPSHOTS=1 cargo test --test it rules_file`
 //! writes that anew, for a person to look through.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use tollgate::limiter::rules_file::{Basis, Findings, RulesFile, parse};
@@ -96,6 +98,22 @@ fn good_files_are_read_without_a_word_and_said_in_words() {
         let rules = read("good", &name, &text).expect(&name);
         assert!(rules.warnings.is_empty(), "{name}: {}", rules.warnings);
         compare("good", &name, &words(&rules));
+    }
+}
+
+#[test]
+fn the_examples_of_the_page_are_read_without_a_word() {
+    let page = include_str!("../../docs/rules.md");
+    let blocks = page
+        .split("```yaml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next());
+    let files: Vec<&str> = blocks.filter(|block| block.contains("rules:\n")).collect();
+    assert!(!files.is_empty());
+    for text in files {
+        let rules =
+            read("good", "docs/rules.md", text).unwrap_or_else(|findings| panic!("{findings}"));
+        assert!(rules.warnings.is_empty(), "{}", rules.warnings);
     }
 }
 
@@ -280,8 +298,38 @@ fn a_list_file_is_bounded_too() {
     assert!(reads("10.0.0.1\n".repeat(100_000)));
     assert!(!reads("10.0.0.1\n".repeat(100_001)));
     assert!(reads("#".repeat(1 << 20)));
+    let keys: String = (0..70_000)
+        .map(|i| format!("10.{}.{}.{}\n", i >> 16, i >> 8 & 255, i & 255))
+        .collect();
+    let uses = |count: usize| {
+        let rule = |i: usize| {
+            format!(
+                "- {{name: r{i}, limit: 5/s, overrides: [{{key: 'list:l', limit: {}/s}}]}}\n",
+                i + 6
+            )
+        };
+        let rules: String = (0..count).map(rule).collect();
+        let beside = &mut |_: &str| Ok(keys.clone());
+        parse(
+            &format!("lists: {{l: {{file: l}}}}\nrules:\n{rules}"),
+            "rules.yaml",
+            &Basis::default(),
+            beside,
+        )
+        .is_ok()
+    };
+    assert!(
+        uses(7) && !uses(8),
+        "what a file makes of the memory is bounded"
+    );
     assert!(!reads("#".repeat((1 << 20) + 1)));
 }
+
+static ALL: LazyLock<HashMap<&str, Vec<(String, String)>>> = LazyLock::new(|| {
+    ["good", "broken", "doubtful"]
+        .map(|name| (name, files(name)))
+        .into()
+});
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
@@ -292,8 +340,7 @@ proptest! {
         (folder, file) in (prop_oneof![Just("good"), Just("broken"), Just("doubtful")], any::<prop::sample::Index>()),
         changes in proptest::collection::vec((any::<prop::sample::Index>(), 0_usize..12, "[-{}\\[\\]:,&*!~'\"|>#% \n\ta0ä/]{0,3}"), 1..12),
     ) {
-        let files = files(folder);
-        let (name, text) = file.get(&files);
+        let (name, text) = file.get(&ALL[folder]);
         let mut text: Vec<char> = text.chars().take(6_000).collect();
         for (at, taken, put) in changes {
             let from = at.index(text.len() + 1);

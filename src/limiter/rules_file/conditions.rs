@@ -204,7 +204,16 @@ fn clients(node: &Node, lists: &mut Lists, report: &mut Report) -> Option<Networ
         }
         networks
     })?;
-    Some(Networks::union(&all))
+    match all.as_slice() {
+        // A list that many rules use is shared by them.
+        [one] => Some(one.clone()),
+        many => {
+            let ranges = many.iter().map(Networks::ranges).sum();
+            lists
+                .may_copy(ranges, node.place, report)
+                .then(|| Networks::union(many))
+        }
+    }
 }
 
 /// Whether this may name a header or a cookie: a token of RFC 9110.

@@ -12,6 +12,8 @@ use crate::domain::{Networks, RuleName};
 pub(super) const LARGEST_FILE: usize = 1 << 20;
 /// Most entries of a list.
 const MOST_ENTRIES: usize = 100_000;
+/// Most entries in all, counted wherever a list is used: what a file may make of the memory.
+const MOST_USES: usize = 500_000;
 /// Most lists.
 const MOST_LISTS: usize = 100;
 /// Longest name of a file, in bytes.
@@ -24,6 +26,8 @@ pub(super) const REFERENCE: &str = "list:";
 #[derive(Debug, Default)]
 pub(super) struct Lists {
     by_name: HashMap<String, List>,
+    /// How many entries were copied to where lists are used.
+    copied: usize,
 }
 
 /// One list; what its entries are is for whoever uses it to say.
@@ -99,8 +103,24 @@ impl Lists {
         used: Place,
         report: &mut Report,
     ) -> Option<&[(Place, String)]> {
-        let list = self.find(name, used, report)?;
-        Some(&list.entries)
+        let count = self.find(name, used, report)?.entries.len();
+        if !self.may_copy(count, used, report) {
+            return None;
+        }
+        self.by_name.get(name).map(|list| &*list.entries)
+    }
+
+    /// Counts entries that are copied; an error when they are too many.
+    pub(super) fn may_copy(&mut self, count: usize, used: Place, report: &mut Report) -> bool {
+        self.copied = self.copied.saturating_add(count);
+        let may = self.copied <= MOST_USES;
+        if !may {
+            report.error(
+                used,
+                format!("the lists that rules use up to here have {} entries, each counted wherever it is used: at most {MOST_USES}", self.copied),
+            );
+        }
+        may
     }
 
     /// The networks in a list that is named where it is used.

@@ -223,7 +223,7 @@ impl Reading<'_> {
                     format!("a list of {count} values, one for each part of the rule's key");
                 match &node.value {
                     Value::List(_) | Value::Nothing | Value::Refused => {
-                        node.is_not(&allowed, report)
+                        node.is_not(&allowed, report);
                     }
                     _ => report.error(node.place, format!("this is not {allowed}")),
                 }

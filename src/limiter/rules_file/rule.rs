@@ -83,7 +83,7 @@ impl Defaults {
         members
             .get("algorithm")
             .map_or(Some(self.algorithm), |node| {
-                word(node, algorithm::ALL, |algorithm| algorithm.name(), report)
+                word(node, algorithm::ALL, Algorithm::name, report)
             })
     }
 

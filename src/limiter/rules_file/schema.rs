@@ -212,8 +212,9 @@ fn one_or_more(one: &Value) -> Value {
     json!({ "oneOf": [one, list] })
 }
 
-fn with(properties: Value, name: &str, value: Value) -> Value {
-    merged(properties, json!({ name: value }))
+fn with(mut properties: Value, name: &str, value: Value) -> Value {
+    properties[name] = value;
+    properties
 }
 
 fn merged(mut properties: Value, more: Value) -> Value {
