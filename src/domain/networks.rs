@@ -85,7 +85,7 @@ impl Networks {
         self.v4.len() + self.v6.len()
     }
 
-    /// The fewest networks that make up the set, in ascending order, IPv4 first.
+    /// The fewest networks and addresses that make up the set, in ascending order, IPv4 first.
     pub fn networks(&self) -> impl Iterator<Item = String> {
         let v4 = self
             .v4
@@ -95,8 +95,11 @@ impl Networks {
             .v6
             .iter()
             .flat_map(|(first, last)| Ipv6Subnets::new(*first, *last, 0));
-        v4.map(|net| net.to_string())
-            .chain(v6.map(|net| net.to_string()))
+        let said = |net: IpNet| match net.prefix_len() == net.max_prefix_len() {
+            true => net.addr().to_string(),
+            false => net.to_string(),
+        };
+        v4.map(IpNet::V4).chain(v6.map(IpNet::V6)).map(said)
     }
 
     /// Whether that address is in one of the networks. IPv4-mapped IPv6 counts as IPv4.
@@ -212,6 +215,43 @@ mod tests {
         ] {
             let list = format!("loopback, {bad}");
             assert_eq!(list.parse::<Networks>(), Err(NetworksError(bad.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_set_is_as_few_networks_as_can_be() {
+        let said = |list: &str| {
+            let set: Networks = list.parse().unwrap();
+            set.networks().collect::<Vec<_>>()
+        };
+        assert_eq!(said("10.0.0.0/9, 10.128.0.0/9, 10.1.2.3"), ["10.0.0.0/8"]);
+        assert_eq!(
+            said("192.0.2.1, ::/0, 255.255.255.255"),
+            ["192.0.2.1", "255.255.255.255", "::/0"]
+        );
+        assert_eq!(said("10.0.0.1, 10.0.0.2"), ["10.0.0.1", "10.0.0.2"]);
+        assert_eq!(said("0.0.0.0/0, 10.0.0.0/8"), ["0.0.0.0/0"]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_union_has_what_either_has_and_covers_both(
+            one in proptest::collection::vec((0_u8..16, 28_u8..=32), 0..6),
+            other in proptest::collection::vec((0_u8..16, 28_u8..=32), 0..6),
+        ) {
+            let set = |nets: &[(u8, u8)]| {
+                let texts: Vec<String> = nets.iter().map(|(host, bits)| format!("10.0.0.{host}/{bits}")).collect();
+                Networks::of(texts.iter().map(String::as_str)).unwrap()
+            };
+            let (one, other) = (set(&one), set(&other));
+            let both = Networks::union([&one, &other]);
+            let has = |set: &Networks, host: u8| set.contains(IpAddr::from([10, 0, 0, host]));
+            let all = || 0..=255_u8;
+            prop_assert!(all().all(|host| has(&both, host) == (has(&one, host) || has(&other, host))));
+            prop_assert!(both.covers(&one) && both.covers(&other));
+            prop_assert_eq!(one.covers(&other), all().all(|host| has(&one, host) || !has(&other, host)));
+            let said: Vec<String> = both.networks().collect();
+            prop_assert_eq!(&Networks::of(said.iter().map(String::as_str)).unwrap(), &both);
         }
     }
 

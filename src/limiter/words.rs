@@ -49,7 +49,12 @@ impl Limiting {
     }
 
     fn whose(&self) -> String {
-        let parts: Vec<String> = self.key.iter().map(ToString::to_string).collect();
+        // A constant tells nobody apart.
+        let telling = self
+            .key
+            .iter()
+            .filter(|part| !matches!(part, Part::Constant(_)));
+        let parts: Vec<String> = telling.map(ToString::to_string).collect();
         if parts.is_empty() {
             return "all requests together".to_owned();
         }
@@ -124,14 +129,14 @@ impl Costs {
             } else {
                 &requests
             };
-            let _ = write!(text, "; {requests} counts as {cost}");
+            let _ = write!(text, "; {cost} tokens for {requests}");
         }
         let more = self.cases.len().saturating_sub(MOST);
         if more > 0 {
             let _ = write!(text, "; {more} more costs");
         }
         if self.otherwise > Cost::MIN {
-            let _ = write!(text, "; each counts as {}", self.otherwise);
+            let _ = write!(text, "; {} tokens each", self.otherwise);
         }
         text
     }
@@ -174,7 +179,7 @@ impl Match {
 impl Conditions {
     /// "POST /login at example.com with x-tier gold from 192.0.2.0/24".
     fn in_words(&self) -> String {
-        let mut words = self.members();
+        let mut words = self.members(false);
         if self.paths.is_empty() && !self.methods.is_empty() {
             words.insert(1, "requests".to_owned());
         }
@@ -185,7 +190,7 @@ impl Conditions {
         words.join(" ")
     }
 
-    fn members(&self) -> Vec<String> {
+    fn members(&self, exceptions: bool) -> Vec<String> {
         let mut words = Vec::new();
         if !self.methods.is_empty() {
             words.push(any(self.methods.iter().map(|method| &**method)));
@@ -199,9 +204,10 @@ impl Conditions {
                 any(self.hosts.iter().map(TextPattern::as_str))
             ));
         }
-        for (name, values) in &self.headers {
+        for (i, (name, values)) in self.headers.iter().enumerate() {
             let known = values.iter().map(|value| self::value(name, value));
-            words.push(format!("with {name} {}", any(known)));
+            let with = if i == 0 || exceptions { "with" } else { "and" };
+            words.push(format!("{with} {name} {}", any(known)));
         }
         if let Some(clients) = &self.clients {
             words.push(format!("from {}", addresses(clients)));
@@ -211,7 +217,7 @@ impl Conditions {
 
     /// The same of what must not be so: any of it is enough.
     fn exceptions(&self) -> String {
-        self.members().join(", or ")
+        self.members(true).join(", or ")
     }
 }
 

@@ -5,11 +5,15 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::hash::RandomState;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
 use tollgate::limiter::rules_file::{Basis, Findings, RulesFile, parse};
+use tollgate::limiter::{Call, Limiter};
+use tollgate::strategy::Memory;
+use tollgate::{Charge, Identity, ManualClock};
 
 use crate::bench::{Folder, Instance};
 
@@ -115,6 +119,170 @@ fn the_examples_of_the_page_are_read_without_a_word() {
             read("good", "docs/rules.md", text).unwrap_or_else(|findings| panic!("{findings}"));
         assert!(rules.warnings.is_empty(), "{}", rules.warnings);
     }
+}
+
+/// What is charged to a request by the rules of `good/every-member.yaml`: of each key what stands behind the prefix, the
+/// capacity, the cost, and whether it is enforced.
+fn charged(call: &Call<'_>) -> Vec<(String, u64, u64, bool)> {
+    let (_, text) = ALL["good"]
+        .iter()
+        .find(|(name, _)| name == "every-member.yaml")
+        .unwrap();
+    let rules = read("good", "every-member.yaml", text).unwrap();
+    let memory = Memory::new(1, Arc::new(ManualClock::default()), RandomState::new());
+    let reading = Limiter::with_rules(rules.into_set(), Arc::new(memory)).read(call);
+    let charge = |charge: &Charge| {
+        let key = charge
+            .key()
+            .as_str()
+            .strip_prefix("ratelimit:")
+            .unwrap()
+            .to_owned();
+        let capacity = charge.limit().quota.capacity();
+        (key, capacity, charge.cost().get(), charge.is_enforced())
+    };
+    reading.charges().iter().map(charge).collect()
+}
+
+#[test]
+fn every_member_means_what_the_page_says() {
+    let known = Identity::hashed(b"known");
+    let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let of = |name: &str, value: &str| vec![field(name, value)];
+    let text = fs::read_to_string(folder("good").join("every-member.yaml")).unwrap();
+    assert!(
+        text.contains(&known),
+        "its hash must be the hash of what the requests below carry"
+    );
+    let api = [
+        ("X-Tier", "silver"),
+        ("X-Api-Key", "known"),
+        ("X-Known", "known"),
+        ("X-Number", "1e3"),
+        ("X-Flag", "no"),
+    ];
+    let fields: Vec<_> = api.iter().map(|(name, value)| field(name, value)).collect();
+    let client = "2001:db8::7".parse().unwrap();
+    let call = Call {
+        method: "POST",
+        path: "/api/export",
+        host: Some("shop.example.com"),
+        fields: &fields,
+        ..Call::of(client)
+    };
+    let ceiling = || ("slidingwindow!ceiling:".to_owned(), 50_000, 1, true);
+    let whole = format!("whole:[2001:db8::/64]|{known}|whole");
+    let by_address = || {
+        (
+            "fixedwindow!by-address:[2001:db8::/64]".to_owned(),
+            1,
+            1,
+            true,
+        )
+    };
+    assert_eq!(
+        charged(&call),
+        [(whole.clone(), 100, 50, true), ceiling(), by_address()]
+    );
+    // The cost of another method, and the members of `not`.
+    let get = Call {
+        method: "GET",
+        ..call
+    };
+    assert_eq!(charged(&get)[0], (whole.clone(), 100, 1, true));
+    let not = Call {
+        host: Some("internal.example.com"),
+        ..call
+    };
+    assert_eq!(charged(&not), [ceiling(), by_address()]);
+    // A plan counts from a trusted proxy only.
+    let mut with_plan = fields.clone();
+    with_plan.push(field("x-plan", "gold"));
+    let plan = Call {
+        fields: &with_plan,
+        ..call
+    };
+    assert_eq!(charged(&plan)[0].1, 100);
+    let plan = Call {
+        from_trusted_proxy: true,
+        ..plan
+    };
+    assert_eq!(charged(&plan)[0].1, 500);
+    // Each header must be there.
+    for missing in 0..fields.len() {
+        let mut fields = fields.clone();
+        fields.remove(missing);
+        let less = Call {
+            fields: &fields,
+            ..call
+        };
+        assert_eq!(
+            charged(&less),
+            [ceiling(), by_address()],
+            "{}",
+            api[missing].0
+        );
+    }
+    // An address with a limit of its own, a ban, and an exemption from a list and from a file.
+    let of_address = |address: &str| Call {
+        client: address.parse().unwrap(),
+        fields: &fields,
+        ..Call::of(client)
+    };
+    assert_eq!(
+        charged(&of_address("192.0.2.1")),
+        [
+            ceiling(),
+            ("fixedwindow!by-address:192.0.2.1".to_owned(), 5, 1, true)
+        ]
+    );
+    for ended in ["192.0.2.77", "198.51.100.7", "203.0.113.200", "10.1.2.3"] {
+        assert_eq!(charged(&of_address(ended)), [], "{ended}");
+    }
+    // The defaults: gcra, in shadow, skipped without the header.
+    let by_partner = |secret: &str| {
+        let fields = of("X-Partner", secret);
+        let call = Call {
+            path: "/partner/",
+            fields: &fields,
+            ..Call::of(client)
+        };
+        charged(&call)
+            .into_iter()
+            .find(|(key, ..)| key.contains("by-partner"))
+    };
+    let key = |secret: &str| format!("gcra!by-partner:{}", Identity::hashed(secret.as_bytes()));
+    assert_eq!(by_partner("somebody"), Some((key("somebody"), 7, 1, false)));
+    assert_eq!(
+        by_partner("known"),
+        Some((key("known"), 100, 1, false)),
+        "by the list"
+    );
+    assert_eq!(by_partner(""), None);
+}
+
+#[tokio::test]
+async fn a_ban_in_shadow_refuses_nobody() {
+    let folder = Folder::new();
+    let path = format!("{}/rules.yaml", folder.path());
+    let rules = "rules:\n- {name: firm, match: {headers: {X-Firm: '1'}}, deny: true, mode: enforce}\n\
+                 - {name: bans, match: {client: loopback}, deny: true}\n\
+                 - {name: api, limit: 1/hour, mode: enforce}\n";
+    fs::write(&path, rules).unwrap();
+    let shadow = Instance::start(&[("RULES_FILE", &path), ("LIMITER_MODE", "shadow")]).await;
+    let mut statuses = Vec::new();
+    for headers in [&[][..], &[], &[("x-firm", "1")]] {
+        statuses.push(shadow.get_with("/api", headers).await.status().as_u16());
+    }
+    assert_eq!(
+        statuses,
+        [200, 429, 403],
+        "the rule below is read, and a rule's own mode counts"
+    );
+    shadow.stop().await;
+    let enforcing = Instance::start(&[("RULES_FILE", &path)]).await;
+    assert_eq!(enforcing.get("/api").await.status().as_u16(), 403);
+    enforcing.stop().await;
 }
 
 #[test]
