@@ -5,6 +5,8 @@
 use std::cell::Cell;
 
 use super::matching::{Conditions, Match, Value};
+use super::path::PathPattern;
+use super::pattern::TextPattern;
 use crate::domain::Networks;
 
 /// How much may be compared before everything is answered with "no".
@@ -14,7 +16,12 @@ pub(super) struct Effort(Cell<u32>);
 impl Effort {
     /// What a thousand rules of the usual kind take several times over, and a second at most.
     pub(super) fn usual() -> Self {
-        Self(Cell::new(4_000_000))
+        Self(Cell::new(10_000_000))
+    }
+
+    /// Whether something was answered with "no" only because it was too much.
+    pub(super) fn is_spent(&self) -> bool {
+        self.0.get() == 0
     }
 
     /// Spends some of it; `false` when all is spent.
@@ -38,29 +45,23 @@ impl Match {
 }
 
 impl Conditions {
-    /// Whether these hold wherever `other` hold.
+    /// Whether these hold wherever `other` hold. What differs most is asked first.
     fn are_implied_by(&self, other: &Self, effort: &Effort) -> bool {
-        let headers = self.headers.iter().all(|(name, values)| {
-            let same = other.headers.iter().find(|(other, _)| other == name);
-            same.is_some_and(|(_, others)| all_in(others, values, value, effort))
-        });
-        let clients = match (&self.clients, &other.clients) {
-            (None, _) => true,
-            (Some(_), None) => false,
-            (Some(mine), Some(others)) => networks(mine, others, effort),
-        };
-        let path = |mine: &_, other: &_| super::path::PathPattern::covers(mine, other);
-        let host = |mine: &_, other: &_| super::pattern::TextPattern::covers(mine, other);
-        headers
-            && clients
-            && narrower(
-                &other.methods,
-                &self.methods,
-                |mine, other| mine == other,
-                effort,
-            )
-            && narrower(&other.paths, &self.paths, path, effort)
+        let path = |mine: &_, other: &_| PathPattern::covers(mine, other);
+        let host = |mine: &_, other: &_| TextPattern::covers(mine, other);
+        let method = |mine: &_, other: &_| mine == other;
+        narrower(&other.paths, &self.paths, path, effort)
             && narrower(&other.hosts, &self.hosts, host, effort)
+            && narrower(&other.methods, &self.methods, method, effort)
+            && self.headers.iter().all(|(name, values)| {
+                let same = other.headers.iter().find(|(other, _)| other == name);
+                same.is_some_and(|(_, others)| all_in(others, values, value, effort))
+            })
+            && match (&self.clients, &other.clients) {
+                (None, _) => true,
+                (Some(_), None) => false,
+                (Some(mine), Some(others)) => networks(mine, others, effort),
+            }
     }
 
     /// Whether a request of which a member of these holds is none that `other` means.
@@ -85,8 +86,8 @@ impl Conditions {
             (Some(mine), None) => mine.is_empty(),
             (Some(mine), Some(others)) => networks(others, mine, effort),
         };
-        let path = |wider: &_, other: &_| super::path::PathPattern::covers(wider, other);
-        let host = |wider: &_, other: &_| super::pattern::TextPattern::covers(wider, other);
+        let path = |wider: &_, other: &_| PathPattern::covers(wider, other);
+        let host = |wider: &_, other: &_| TextPattern::covers(wider, other);
         methods
             && headers
             && clients
@@ -133,8 +134,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::limiter::Call;
     use crate::limiter::matching::Facts;
-    use crate::limiter::{Call, PathPattern, TextPattern};
 
     /// Conditions over so few words that two of them often cover each other.
     fn conditions() -> impl Strategy<Value = Conditions> {
@@ -220,6 +221,7 @@ mod tests {
     #[test]
     fn where_too_much_would_have_to_be_compared_the_answer_is_no() {
         let all = Match::default();
-        assert!(!all.covers(&all, &Effort(Cell::new(1))));
+        let effort = Effort(Cell::new(1));
+        assert!(!all.covers(&all, &effort) && effort.is_spent());
     }
 }

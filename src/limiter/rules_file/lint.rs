@@ -32,6 +32,12 @@ pub(super) fn check(list: Place, rules: &[Placed], report: &mut Report) {
             lint.outdone(i, limiting, report);
         }
     }
+    if lint.effort.is_spent() {
+        report.warn(
+            list,
+            "so many rules with so many patterns that not all were compared: more may be doubtful than is told",
+        );
+    }
 }
 
 struct Lint<'a> {
