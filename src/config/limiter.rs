@@ -78,10 +78,14 @@ impl Limiter {
     pub(super) fn read(reader: &mut Reader) -> Self {
         let (algorithm, kind) = strategy(reader);
         let quota = quota(reader);
+        let rules_file = reader.optional("RULES_FILE", "a path", |path| Some(path.into()));
+        if rules_file.is_some() {
+            warn_of_replaced(reader);
+        }
         Self {
             kind,
             limit: Limit { algorithm, quota },
-            rules_file: reader.optional("RULES_FILE", "a path", |path| Some(path.into())),
+            rules_file,
             mode: reader.value("LIMITER_MODE", "`enforce`, `shadow` or `off`", |text| {
                 RuleMode::ALL.into_iter().find(|mode| mode.name() == text)
             }),
@@ -157,6 +161,24 @@ fn nearest(given: &str, names: impl Iterator<Item = String>) -> String {
         Kind::ALL.map(Kind::name).join(", "),
         names[..3].join(", ")
     )
+}
+
+/// Warns of variables that a rules file replaces.
+fn warn_of_replaced(reader: &mut Reader) {
+    let names = [
+        "LIMITER_CAPACITY",
+        "BUCKET_CAPACITY",
+        "LIMITER_REFILL_RATE",
+        "REFILL_RATE",
+    ];
+    let set: Vec<&str> = names
+        .into_iter()
+        .filter(|name| reader.text(name).is_some())
+        .collect();
+    if !set.is_empty() {
+        let set = set.join(", ");
+        reader.warn(format!("RULES_FILE is set and counts: {set} ignored"));
+    }
 }
 
 fn quota(reader: &mut Reader) -> Quota {

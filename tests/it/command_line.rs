@@ -376,6 +376,11 @@ fn what_is_legal_but_doubtful_is_warned_of_once() {
         ("LIMITER_STRATEGY", "tokenbucket-memory"),
     ]);
     assert_eq!((redis, warnings.len()), (None, 1));
+    let (_, _, warnings) = read(&[("RULES_FILE", "rules.yaml"), ("REFILL_RATE", "5")]);
+    assert_eq!(
+        warnings,
+        ["RULES_FILE is set and counts: REFILL_RATE ignored"]
+    );
     let (_, _, warnings) = read(&[("LIMITER_CAPACITY", "5"), ("BUCKET_CAPACITY", "6")]);
     assert_eq!(warnings.len(), 1);
 }
