@@ -137,11 +137,12 @@ async fn run(arguments: &ArgMatches) -> Result<()> {
         .flatten()
         .cloned()
         .collect();
+    let about = page::about();
     let results = Results::gather(&plan, &programs, &only).await?;
     let judged = targets::judge(&results);
     println!("{}", report::terminal(&results, &judged));
     if let Some(folder) = arguments.get_one::<PathBuf>("write") {
-        page::write(folder, &results, &judged, &plan)?;
+        page::write(folder, &results, &judged, &plan, &about)?;
     }
     Ok(())
 }

@@ -250,10 +250,11 @@ impl Sample {
     /// An error where the answers are not those that the scenario is about.
     fn check(&self, denies: bool) -> Result<()> {
         let (admitted, denied, other) = (self.admitted, self.denied, self.other);
-        let strays = if denies { admitted } else { denied } + other;
+        let strays = if denies { admitted } else { denied } + other + self.local;
         ensure!(
             strays * 1_000 <= (admitted + denied + other) * STRAY,
-            "{admitted} answers of 200, {denied} of 429, {other} others"
+            "{admitted} answers of 200, {denied} of 429, {other} others, {} decided without Redis",
+            self.local
         );
         Ok(())
     }

@@ -21,14 +21,14 @@ pub(crate) fn write(
     results: &Results,
     judged: &[Target],
     plan: &Plan,
+    about: &Map<String, Value>,
 ) -> Result<()> {
     let beside = folder.join(BESIDE);
     std::fs::create_dir_all(&beside)?;
-    let about = about();
     let raw = json::raw(results, judged, plan, &Value::Object(about.clone()));
     std::fs::write(beside.join("raw.json"), format!("{raw:#}\n"))?;
     let pictures = plots::draw(&beside, results)?;
-    let page = page(results, judged, plan, &about, &pictures);
+    let page = page(results, judged, plan, about, &pictures);
     let path = folder.join("benchmarks.md");
     std::fs::write(&path, page).with_context(|| path.display().to_string())?;
     eprintln!("written to {}", path.display());
@@ -74,8 +74,8 @@ fn page(
     text
 }
 
-/// When and where it was measured, and of what.
-fn about() -> Map<String, Value> {
+/// When and where is measured, and of what; asked before anything is.
+pub(crate) fn about() -> Map<String, Value> {
     let now = jiff::Timestamp::now()
         .strftime("%Y-%m-%d %H:%M UTC")
         .to_string();
@@ -91,6 +91,8 @@ fn about() -> Map<String, Value> {
         .lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
         .map_or("unknown", |(_, name)| name);
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: Vec<&str> = load.split_whitespace().take(3).collect();
     let redis = said("redis-server", &["--version"]);
     let redis = redis
         .split_whitespace()
@@ -99,6 +101,7 @@ fn about() -> Map<String, Value> {
         ("date", now),
         ("commit", commit),
         ("CPU", format!("{processor}, {cores} cores")),
+        ("load before", load.join(", ")),
         ("kernel", said("uname", &["-sr"])),
         ("Rust", said("rustc", &["--version"])),
         ("Redis", redis.unwrap_or("unknown").to_owned()),

@@ -194,12 +194,14 @@ fn rules(quota: Quota, count: usize) -> String {
     format!("rules:\n{rules}")
 }
 
-/// The service's own variables: its defaults, but for the limit and who is believed.
+/// The service's own variables: its defaults, but for the limit, who is believed, and how long Redis is waited for. On a
+/// machine that stalls, an instance would else decide alone, and that would be measured.
 fn settings(quota: Quota, port: &str, strategy: &str) -> Vec<(&'static str, String)> {
     vec![
         ("PORT", port.to_owned()),
         ("BIND_ADDRESS", "127.0.0.1".to_owned()),
         ("TRUSTED_PROXIES", "loopback".to_owned()),
+        ("REDIS_TIMEOUT", "5s".to_owned()),
         ("LIMITER_STRATEGY", strategy.to_owned()),
         ("LIMITER_CAPACITY", quota.capacity().to_string()),
         ("LIMITER_REFILL_RATE", quota.rate().to_owned()),
