@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 
 use crate::bench::{Bench, RATE, is_by_the_store};
 use crate::faults::Aftermath;
@@ -26,8 +26,10 @@ const REMEMBERED: Duration = Duration::from_secs(1);
 const FLOODER: Client = Client::Regular(250);
 
 /// Three of these are less than `REDIS_TIMEOUT`, six are more.
-const LATE_REPLY: Duration = Duration::from_millis(10);
-const TRIES: u32 = 20;
+const LATE_REPLY: Duration = Duration::from_millis(9);
+/// Pause between tries, and how long it is tried: a lost connection never comes back, but a machine's stall passes.
+const TRY_EVERY: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 const DRIBBLERS: usize = 1_000;
 /// `HTTP_HEADER_TIMEOUT`, and what is left to a slow machine.
@@ -84,7 +86,7 @@ async fn ask_for(bench: &Bench, during: Duration) -> u64 {
 /// Which instances cannot run `size` transactions at once.
 ///
 /// Each takes three round trips, so while replies are late one that had to wait for another's connection would be late
-/// for the store's answer. Connections that were thrown away are made anew first; a stalled machine has several tries.
+/// for the store's answer. Connections that were thrown away are made anew first.
 pub(crate) async fn short_of_connections(bench: &Bench, size: usize) -> Vec<usize> {
     let mut short = Vec::new();
     for instance in 0..INSTANCES {
@@ -94,13 +96,13 @@ pub(crate) async fn short_of_connections(bench: &Bench, size: usize) -> Vec<usiz
             delay: LATE_REPLY,
             ..Faults::default()
         });
-        let mut tries = 0;
+        let begin = Instant::now();
         while !all_by_the_store(bench, instance, size).await {
-            tries += 1;
-            if tries == TRIES {
+            if begin.elapsed() >= PATIENCE {
                 short.push(instance);
                 break;
             }
+            sleep(TRY_EVERY).await;
         }
     }
     bench.suffer(Faults::default());
