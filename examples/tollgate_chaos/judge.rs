@@ -81,7 +81,9 @@ pub(crate) fn judge(
     if experiment.sheds && measures.shed == 0 {
         broken.push("no request was turned away: there were not too many".to_owned());
     }
+    // Where the machine stalls, breakers open again and again.
     if let Some(baseline) = baseline {
+        broken.extend(amount(&observed.lines));
         broken.extend(times(&experiment, &measures, baseline));
     }
     let mut notes = observed.aftermath.notes.clone();
@@ -179,18 +181,18 @@ fn charges(observed: &Observed, measures: &Measures) -> Vec<String> {
     broken
 }
 
-/// No secret, no client's address and not too much is logged.
+/// No secret and no client's address is logged.
 fn logs(lines: &[Line]) -> Vec<String> {
     let tells = |line: &&Line| line.text.contains(CANARY) || has_a_clients_address(&line.text);
     let told = lines.iter().filter(tells);
-    let mut broken: Vec<String> = told
-        .map(|line| format!("a log line tells too much: {}", line.text))
+    told.map(|line| format!("a log line tells too much: {}", line.text))
         .take(3)
-        .collect();
-    if lines.len() > MOST_LINES {
-        broken.push(format!("{} lines were logged", lines.len()));
-    }
-    broken
+        .collect()
+}
+
+/// Changes are logged, not requests.
+fn amount(lines: &[Line]) -> Option<String> {
+    (lines.len() > MOST_LINES).then(|| format!("{} lines were logged", lines.len()))
 }
 
 fn has_a_clients_address(text: &str) -> bool {
@@ -266,8 +268,8 @@ mod tests {
             instance: 0,
             text: String::new(),
         };
-        assert!(logs(&vec![line.clone(); MOST_LINES]).is_empty());
-        assert_eq!(logs(&vec![line; MOST_LINES + 1]).len(), 1);
+        assert!(amount(&vec![line.clone(); MOST_LINES]).is_none());
+        assert!(amount(&vec![line; MOST_LINES + 1]).is_some());
         for leak in [&secret, &strangers, "from 192.168.77.1:80."] {
             assert_eq!(told(leak), 1, "{leak}");
         }
