@@ -15,7 +15,6 @@ use tollgate::{Charge, Verdict};
 
 use crate::bench::{Proxy, RedisServer, bare, charge, quota};
 
-const PATIENCE: Duration = Duration::from_secs(30);
 /// As many as one call carries.
 const MOST: usize = 128;
 const MOST_WAITING: usize = 4096;
