@@ -59,6 +59,6 @@ const MAX_KEYS: usize = 1_000_000;
 /// It remembers up to a million keys, on this machine's monotonic clock.
 pub fn in_memory(quota: Quota) -> limiter::Limiter {
     let clock = Arc::new(server::MonotonicClock::start());
-    let memory = strategy::Memory::new(MAX_KEYS, clock, RandomState::new());
+    let memory = strategy::Memory::new(MAX_KEYS, clock, &RandomState::new());
     limiter::Limiter::new(limiter::Rule::token_bucket(quota), Arc::new(memory))
 }

@@ -81,7 +81,7 @@ pub(crate) fn table() -> Memory {
     Memory::new(
         MOST_KEYS,
         Arc::new(ManualClock::at_us(NOON_US)),
-        RandomState::new(),
+        &RandomState::new(),
     )
 }
 

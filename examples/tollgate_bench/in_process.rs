@@ -44,7 +44,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Vec<InProcess>> {
         .collect::<Result<_, _>>()?;
     let keys: Vec<Key> = charges.iter().map(|charge| charge.key().clone()).collect();
     let clock = Arc::new(MonotonicClock::start());
-    let memory = Memory::new(MOST_KEYS, clock, RandomState::new());
+    let memory = Memory::new(MOST_KEYS, clock, &RandomState::new());
     let burst = NonZeroU32::new(CAPACITY).context("no capacity")?;
     let quota = governor::Quota::with_period(PERIOD).context("no period")?;
     let governor: DefaultKeyedRateLimiter<Key> = RateLimiter::keyed(quota.allow_burst(burst));

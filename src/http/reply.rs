@@ -1,13 +1,14 @@
 //! Answers that are not a success: problem details (RFC 9457) with the member `error` of the replaced services.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use axum::Json;
+use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::headers;
 use crate::domain::CostAboveCapacity;
@@ -16,41 +17,52 @@ use crate::limiter::{Answer, Part, Rule};
 /// The problem type of draft-ietf-httpapi-ratelimit-headers for a quota that is used up.
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
 
+/// Room for a problem in JSON, so that writing it seldom moves it.
+const USUAL_BODY: usize = 384;
+
 /// A problem as JSON (`application/problem+json`).
 #[derive(Debug, Clone, Serialize)]
-pub struct Problem {
+pub struct Problem<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     title: &'static str,
     status: u16,
-    detail: String,
+    detail: Cow<'a, str>,
     error: &'static str,
-    #[serde(rename = "violated-policies", skip_serializing_if = "Vec::is_empty")]
-    violated_policies: Vec<String>,
+    #[serde(
+        rename = "violated-policies",
+        skip_serializing_if = "SmallVec::is_empty"
+    )]
+    violated_policies: SmallVec<[&'a str; 1]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
 }
 
-impl Problem {
+impl<'a> Problem<'a> {
     /// A problem of that status; `error` is what the replaced services' clients read.
-    pub fn new(status: StatusCode, error: &'static str, detail: impl Into<String>) -> Self {
+    pub fn new(status: StatusCode, error: &'static str, detail: impl Into<Cow<'a, str>>) -> Self {
         Self {
             kind: "about:blank",
             title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
             detail: detail.into(),
             error,
-            violated_policies: Vec::new(),
+            violated_policies: SmallVec::new(),
             retry_after_ms: None,
         }
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for Problem<'_> {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut body = Vec::with_capacity(USUAL_BODY);
+        serde_json::to_writer(&mut body, &self).expect("a problem is JSON");
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() =
+            StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let content_type = HeaderValue::from_static("application/problem+json");
-        (status, [(CONTENT_TYPE, content_type)], Json(self)).into_response()
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+        response
     }
 }
 
@@ -58,24 +70,16 @@ impl IntoResponse for Problem {
 pub(super) fn denied(answer: &Answer, later: Duration) -> Response {
     let denials = answer
         .enforced()
-        .filter_map(|ruled| Some((ruled.rule, ruled.decision.retry_after()?)));
-    let denials: SmallVec<[(&Rule, Duration); 1]> = denials.collect();
+        .filter_map(|ruled| Some((ruled.rule.name.as_str(), ruled.decision.retry_after()?)));
+    let denials: SmallVec<[(&str, Duration); 1]> = denials.collect();
     let longest = denials.iter().max_by_key(|(_, wait)| *wait);
-    let (detail, wait) = longest.map_or_else(
-        || ("Try again later.".to_owned(), Duration::ZERO),
-        |(rule, wait)| {
-            let (name, wait) = (rule.name.as_str(), *wait + later);
-            let seconds = headers::whole_seconds(wait).max(1);
-            let detail = format!("The limit \"{name}\" is used up. Try again in {seconds} s.");
-            (detail, wait)
-        },
-    );
+    let (name, wait) = longest.copied().unwrap_or_default();
+    let wait = wait + later;
+    let seconds = headers::whole_seconds(wait).max(1);
+    let detail = format!("The limit \"{name}\" is used up. Try again in {seconds} s.");
     let mut problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "Rate limit exceeded", detail);
     problem.kind = QUOTA_EXCEEDED;
-    problem.violated_policies = denials
-        .iter()
-        .map(|(rule, _)| rule.name.as_str().to_owned())
-        .collect();
+    problem.violated_policies = denials.iter().map(|(name, _)| *name).collect();
     problem.retry_after_ms = Some(whole_millis(wait));
     problem.into_response()
 }
@@ -89,7 +93,7 @@ pub(super) fn inadmissible(rule: &Rule, error: CostAboveCapacity) -> Response {
         "This request costs {cost}, and the limit \"{name}\" never holds more than {capacity}."
     );
     let mut problem = Problem::new(status, "Cost above the limit", detail);
-    problem.violated_policies = vec![name.to_owned()];
+    problem.violated_policies = smallvec![name];
     problem.into_response()
 }
 
@@ -108,7 +112,7 @@ pub(super) fn key_absent(rule: &Rule, part: Option<&Part>) -> Response {
 }
 
 /// 503: the store could not decide.
-pub(super) fn unavailable() -> Problem {
+pub(super) fn unavailable() -> Problem<'static> {
     let detail = "The rate limiter cannot reach its store.";
     Problem::new(
         StatusCode::SERVICE_UNAVAILABLE,

@@ -57,7 +57,7 @@ fn shadow(rule: Rule) -> Rule {
 
 fn limiter(rules: Vec<Rule>) -> Limiter {
     let clock = Arc::new(ManualClock::at_us(1_762_668_474_000_000));
-    let memory = Memory::new(1_000, clock, RandomState::new());
+    let memory = Memory::new(1_000, clock, &RandomState::new());
     Limiter::with_rules(RuleSet::new(rules, Version::of(b"test")), Arc::new(memory))
 }
 

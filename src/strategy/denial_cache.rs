@@ -348,7 +348,7 @@ mod tests {
     fn cached(away_us: u64) -> (DenialCache, Arc<Distant>, Arc<ManualClock>) {
         let clock = Arc::new(ManualClock::at_us(NOON));
         let distant = Arc::new(Distant {
-            memory: Memory::new(100, clock.clone(), RandomState::new()),
+            memory: Memory::new(100, clock.clone(), &RandomState::new()),
             clock: clock.clone(),
             away: Duration::from_micros(away_us),
             asked: 0.into(),

@@ -251,7 +251,7 @@ impl Plan {
     }
 
     fn memory(&self) -> Memory {
-        Memory::new(self.max_keys, self.clock.clone(), self.hasher.clone())
+        Memory::new(self.max_keys, self.clock.clone(), &self.hasher)
     }
 
     fn settings(&self) -> Result<&Settings, Fault> {

@@ -49,7 +49,7 @@ impl Watched {
         let file = read(&path, &basis).unwrap();
         let sources = file.sources.clone();
         let clock = Arc::new(MonotonicClock::start());
-        let memory = Arc::new(Memory::new(10, clock, RandomState::new()));
+        let memory = Arc::new(Memory::new(10, clock, &RandomState::new()));
         let limiter = Arc::new(Limiter::with_rules(file.into_set(), memory));
         let mut reloader = Reloader::new(limiter.clone(), &path, basis, sources);
         // The first looks make sure that it did not change since it was read.

@@ -61,7 +61,7 @@ impl Instance {
 }
 
 /// 404 for everything that is not a route.
-pub async fn not_found() -> Problem {
+pub async fn not_found() -> Problem<'static> {
     Problem::new(
         StatusCode::NOT_FOUND,
         "Not found",
@@ -70,7 +70,7 @@ pub async fn not_found() -> Problem {
 }
 
 /// 405 for a route that has no such method.
-pub async fn method_not_allowed() -> Problem {
+pub async fn method_not_allowed() -> Problem<'static> {
     Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "Method not allowed",

@@ -48,7 +48,7 @@ impl Clock for Ahead {
 }
 
 fn memory(clock: Arc<dyn Clock>) -> Memory {
-    Memory::new(1_000_000, clock, RandomState::new())
+    Memory::new(1_000_000, clock, &RandomState::new())
 }
 
 fn lost() -> Fault {

@@ -51,12 +51,12 @@ struct Place {
 impl Memory {
     /// An empty table of at most `max_keys` records (at least 1), on `clock`, which should never step back. `hasher`
     /// spreads the keys, so that nobody can choose colliding ones.
-    pub fn new(max_keys: usize, clock: Arc<dyn Clock>, hasher: RandomState) -> Self {
+    pub fn new(max_keys: usize, clock: Arc<dyn Clock>, hasher: &RandomState) -> Self {
         let shards = (max_keys / SHARD_RECORDS).clamp(1, MAX_SHARDS);
         let room = (max_keys / shards).max(1);
         Self {
             clock,
-            tagger: Tagger::new(&hasher),
+            tagger: Tagger::new(hasher),
             shards: (0..shards).map(|_| Mutex::new(Shard::new(room))).collect(),
             overflow: Mutex::default(),
             told_full: AtomicBool::new(false),
@@ -341,7 +341,7 @@ mod tests {
     fn table(max_keys: usize) -> (Memory, Arc<ManualClock>) {
         let clock = Arc::new(ManualClock::at_us(NOON));
         (
-            Memory::new(max_keys, clock.clone(), RandomState::new()),
+            Memory::new(max_keys, clock.clone(), &RandomState::new()),
             clock,
         )
     }
