@@ -198,7 +198,7 @@ fn rules(count: usize) -> Work {
         // One in ten is for a header, the others for paths under a few first segments.
         let path = format!("/v{}/resource-{i}/**", i % 7);
         rule.matches.when.paths = vec![PathPattern::new(&path).expect("a pattern")];
-        if i % 10 == 0 {
+        if i.is_multiple_of(10) {
             let tier = ("x-tier".into(), vec![Value::new("gold*")]);
             rule.matches.when.headers.push(tier);
             rule.matches.when.paths.clear();

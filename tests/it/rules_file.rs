@@ -129,7 +129,7 @@ fn charged(call: &Call<'_>) -> Vec<(String, u64, u64, bool)> {
         .find(|(name, _)| name == "every-member.yaml")
         .unwrap();
     let rules = read("good", "every-member.yaml", text).unwrap();
-    let memory = Memory::new(1, Arc::new(ManualClock::default()), RandomState::new());
+    let memory = Memory::new(1, Arc::new(ManualClock::default()), &RandomState::new());
     let reading = Limiter::with_rules(rules.into_set(), Arc::new(memory)).read(call);
     let charge = |charge: &Charge| {
         let key = charge
