@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use reqwest::{Client, Method, Response};
 use serde_json::Value;
+use tollgate::Clock;
+use tollgate::server::WallClock;
 
 use crate::bench::{FakeClock, Folder, Process, RedisServer};
 
@@ -101,8 +102,7 @@ async fn told(response: Response) -> String {
 
 async fn cook(recipe: &Recipe<'_>) {
     let clock = FakeClock::new();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let mut now_us = i64::try_from(now.as_micros()).unwrap();
+    let mut now_us = i64::try_from(WallClock.now_us()).unwrap();
     clock.stop_at_us(now_us);
     let redis = RedisServer::start_in(&[], clock.variables().into());
     let folder = Folder::new();
