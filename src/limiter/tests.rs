@@ -1,7 +1,9 @@
 //! What several rules make of one request, on a real table in memory.
 
 use std::hash::RandomState;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::*;
@@ -68,8 +70,16 @@ fn call(path: &str) -> Call<'_> {
     }
 }
 
-async fn ask(limiter: &Limiter, call: Call<'_>) -> Answer {
-    limiter.check(&call).await
+/// Memory answers at once.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("it waits"),
+    }
+}
+
+fn ask(limiter: &Limiter, call: Call<'_>) -> Answer {
+    now(limiter.check(&call))
 }
 
 fn admitted(answer: &Answer) -> bool {
@@ -83,18 +93,18 @@ fn names(answer: &Answer) -> Vec<&str> {
     answer.all().map(|ruled| ruled.rule.name.as_str()).collect()
 }
 
-#[tokio::test]
-async fn every_matching_rule_counts_and_all_or_none_are_charged() {
+#[test]
+fn every_matching_rule_counts_and_all_or_none_are_charged() {
     let limiter = limiter(vec![
         counting("wide", 5),
         on_path(counting("narrow", 1), "/a"),
         on_path(counting("other", 1), "/b"),
     ]);
-    let first = ask(&limiter, call("/a")).await;
+    let first = ask(&limiter, call("/a"));
     assert_eq!(names(&first), ["wide", "narrow"]);
     assert!(admitted(&first));
-    assert!(!admitted(&ask(&limiter, call("/a")).await));
-    let left = ask(&limiter, call("/b")).await;
+    assert!(!admitted(&ask(&limiter, call("/a"))));
+    let left = ask(&limiter, call("/b"));
     let wide = left.all().next().unwrap().decision.remaining;
     assert_eq!(
         wide, 3,
@@ -102,44 +112,44 @@ async fn every_matching_rule_counts_and_all_or_none_are_charged() {
     );
 }
 
-#[tokio::test]
-async fn an_exemption_spares_from_the_rules_below_it_alone() {
+#[test]
+fn an_exemption_spares_from_the_rules_below_it_alone() {
     let limiter = limiter(vec![
         counting("above", 2),
         on_path(rule("office", Effect::Exempt), "/office"),
         counting("below", 1),
     ]);
     for expected in [true, true, false] {
-        let answer = ask(&limiter, call("/office")).await;
+        let answer = ask(&limiter, call("/office"));
         assert_eq!(names(&answer), ["above"]);
         assert_eq!(admitted(&answer), expected);
     }
 }
 
-#[tokio::test]
-async fn a_ban_refuses_and_charges_nothing() {
+#[test]
+fn a_ban_refuses_and_charges_nothing() {
     let limiter = limiter(vec![
         counting("all", 1),
         on_path(rule("banned", Effect::Deny), "/banned"),
     ]);
-    let answer = ask(&limiter, call("/banned")).await;
+    let answer = ask(&limiter, call("/banned"));
     assert_eq!(answer.ruling, Ruling::Banned { rule: 1 });
-    assert!(admitted(&ask(&limiter, call("/")).await));
+    assert!(admitted(&ask(&limiter, call("/"))));
 }
 
-#[tokio::test]
-async fn without_a_matching_rule_a_request_passes() {
+#[test]
+fn without_a_matching_rule_a_request_passes() {
     let limiter = limiter(vec![on_path(counting("a", 1), "/a")]);
     for _ in 0..3 {
-        assert_eq!(ask(&limiter, call("/b")).await.ruling, Ruling::Unlimited);
+        assert_eq!(ask(&limiter, call("/b")).ruling, Ruling::Unlimited);
     }
 }
 
-#[tokio::test]
-async fn a_rule_in_shadow_counts_and_refuses_nothing() {
+#[test]
+fn a_rule_in_shadow_counts_and_refuses_nothing() {
     let limiter = limiter(vec![counting("real", 10), shadow(counting("trial", 1))]);
     for denials in [0, 1] {
-        let answer = ask(&limiter, call("/")).await;
+        let answer = ask(&limiter, call("/"));
         assert!(admitted(&answer));
         assert_eq!(answer.shadow_denials().count(), denials);
         assert_eq!(answer.enforced().count(), 1);
@@ -152,8 +162,8 @@ async fn a_rule_in_shadow_counts_and_refuses_nothing() {
     assert_eq!((trial.allowed(), trial.denied()), (1, 1));
 }
 
-#[tokio::test]
-async fn a_rule_that_is_off_is_not_there() {
+#[test]
+fn a_rule_that_is_off_is_not_there() {
     let off = |rule| Rule {
         mode: RuleMode::Off,
         ..rule
@@ -162,11 +172,11 @@ async fn a_rule_that_is_off_is_not_there() {
         off(rule("banned", Effect::Deny)),
         off(counting("trial", 1)),
     ]);
-    assert_eq!(ask(&limiter, call("/")).await.ruling, Ruling::Unlimited);
+    assert_eq!(ask(&limiter, call("/")).ruling, Ruling::Unlimited);
 }
 
-#[tokio::test]
-async fn an_absent_part_is_answered_as_the_rule_says() {
+#[test]
+fn an_absent_part_is_answered_as_the_rule_says() {
     let keyed = |absent| {
         let limiting = Limiting {
             absent,
@@ -175,16 +185,16 @@ async fn an_absent_part_is_answered_as_the_rule_says() {
         limiter(vec![rule("api", Effect::Limit(Box::new(limiting)))])
     };
     let address = keyed(Absent::Address);
-    assert!(admitted(&ask(&address, call("/")).await));
+    assert!(admitted(&ask(&address, call("/"))));
     assert!(
-        !admitted(&ask(&address, call("/")).await),
+        !admitted(&ask(&address, call("/"))),
         "the address stands in"
     );
     let skip = keyed(Absent::Skip);
-    assert_eq!(ask(&skip, call("/")).await.ruling, Ruling::Unlimited);
+    assert_eq!(ask(&skip, call("/")).ruling, Ruling::Unlimited);
     let deny = keyed(Absent::Deny);
     assert_eq!(
-        ask(&deny, call("/")).await.ruling,
+        ask(&deny, call("/")).ruling,
         Ruling::KeyAbsent { rule: 0, part: 0 }
     );
     let fields = vec![("X-Api-Key".to_owned(), "s3cret".to_owned())];
@@ -192,7 +202,7 @@ async fn an_absent_part_is_answered_as_the_rule_says() {
         fields: &fields,
         ..call("/")
     };
-    let answer = ask(&deny, with_key).await;
+    let answer = ask(&deny, with_key);
     assert!(admitted(&answer));
     let key = answer.reading().charges()[0].key().as_str();
     assert!(
@@ -201,8 +211,8 @@ async fn an_absent_part_is_answered_as_the_rule_says() {
     );
 }
 
-#[tokio::test]
-async fn a_cost_that_never_fits_is_no_denial_and_in_shadow_nothing() {
+#[test]
+fn a_cost_that_never_fits_is_no_denial_and_in_shadow_nothing() {
     let costly = |mode| {
         let limiting = Limiting {
             cost: Costs::fixed(Cost::new(3).unwrap()),
@@ -211,15 +221,15 @@ async fn a_cost_that_never_fits_is_no_denial_and_in_shadow_nothing() {
         let rule = rule("costly", Effect::Limit(Box::new(limiting)));
         limiter(vec![Rule { mode, ..rule }])
     };
-    let enforced = ask(&costly(RuleMode::Enforce), call("/")).await;
+    let enforced = ask(&costly(RuleMode::Enforce), call("/"));
     assert!(matches!(enforced.ruling, Ruling::Inadmissible { rule: 0, error } if error.cost == 3));
     let shadow = costly(RuleMode::Shadow);
-    assert_eq!(ask(&shadow, call("/")).await.ruling, Ruling::Unlimited);
+    assert_eq!(ask(&shadow, call("/")).ruling, Ruling::Unlimited);
     assert_eq!(shadow.rules().counts()[0].denied(), 1);
 }
 
-#[tokio::test]
-async fn costs_go_by_what_is_asked_for() {
+#[test]
+fn costs_go_by_what_is_asked_for() {
     let export = Conditions {
         paths: vec![PathPattern::new("/export").unwrap()],
         ..Conditions::default()
@@ -233,13 +243,13 @@ async fn costs_go_by_what_is_asked_for() {
     };
     let limiter = limiter(vec![rule("api", Effect::Limit(Box::new(limiting)))]);
     for (path, left) in [("/", 9), ("/export", 5), ("/export", 1), ("/", 0)] {
-        let answer = ask(&limiter, call(path)).await;
+        let answer = ask(&limiter, call(path));
         assert_eq!(answer.all().next().unwrap().decision.remaining, left);
     }
 }
 
-#[tokio::test]
-async fn an_exact_key_beats_a_plan_which_counts_only_from_a_trusted_proxy() {
+#[test]
+fn an_exact_key_beats_a_plan_which_counts_only_from_a_trusted_proxy() {
     let part = Part::Header("x-api-key".into());
     let gold = part.read_into(Identity::new(), "alice", 64).unwrap();
     let overrides = Overrides {
@@ -266,14 +276,14 @@ async fn an_exact_key_beats_a_plan_which_counts_only_from_a_trusted_proxy() {
             from_trusted_proxy: trusted,
             ..call("/")
         };
-        let answer = ask(&limiter, call).await;
+        let answer = ask(&limiter, call);
         let limit = answer.all().next().unwrap().decision.limit;
         assert_eq!(limit, expected, "{key} {plan} {trusted}");
     }
 }
 
-#[tokio::test]
-async fn preflights_are_counted_only_where_options_is_named() {
+#[test]
+fn preflights_are_counted_only_where_options_is_named() {
     let mut named = counting("named", 5);
     named.matches.when.methods = vec!["OPTIONS".into()];
     let mut banned = rule("banned", Effect::Deny);
@@ -286,33 +296,33 @@ async fn preflights_are_counted_only_where_options_is_named() {
         fields,
         ..Call::of(client.into())
     };
-    let answer = ask(&limiter, with(&preflight, [192, 0, 2, 1])).await;
+    let answer = ask(&limiter, with(&preflight, [192, 0, 2, 1]));
     assert_eq!(names(&answer), ["named"]);
     let plain = Vec::new();
-    let answer = ask(&limiter, with(&plain, [192, 0, 2, 1])).await;
+    let answer = ask(&limiter, with(&plain, [192, 0, 2, 1]));
     assert_eq!(
         names(&answer),
         ["all", "named"],
         "no preflight without its headers"
     );
-    let answer = ask(&limiter, with(&preflight, [198, 51, 100, 1])).await;
+    let answer = ask(&limiter, with(&preflight, [198, 51, 100, 1]));
     assert_eq!(answer.ruling, Ruling::Banned { rule: 2 });
 }
 
-#[tokio::test]
-async fn of_too_many_rules_the_first_ones_count() {
+#[test]
+fn of_too_many_rules_the_first_ones_count() {
     let rules = (0..MAX_CHARGES + 3).map(|i| counting(&format!("r{i}"), 1));
     let limiter = limiter(rules.collect());
-    let answer = ask(&limiter, call("/")).await;
+    let answer = ask(&limiter, call("/"));
     assert!(admitted(&answer));
     assert_eq!(answer.all().count(), MAX_CHARGES);
     assert!(answer.reading().is_cut_off());
 }
 
-#[tokio::test]
-async fn replaced_rules_keep_the_usage_of_those_that_keep_their_name() {
+#[test]
+fn replaced_rules_keep_the_usage_of_those_that_keep_their_name() {
     let limiter = limiter(vec![counting("kept", 3), counting("gone", 3)]);
-    ask(&limiter, call("/")).await;
+    ask(&limiter, call("/"));
     let before = limiter.read(&call("/"));
     let rules = RuleSet::new(
         vec![counting("kept", 3), counting("new", 3)],
@@ -322,9 +332,9 @@ async fn replaced_rules_keep_the_usage_of_those_that_keep_their_name() {
     let left = |answer: &Answer| -> Vec<u64> {
         answer.all().map(|ruled| ruled.decision.remaining).collect()
     };
-    assert_eq!(left(&ask(&limiter, call("/")).await), [1, 2]);
+    assert_eq!(left(&ask(&limiter, call("/"))), [1, 2]);
     // What was read under the old rules is decided by them.
-    let answer = limiter.decide(before).await;
+    let answer = now(limiter.decide(before));
     assert_eq!(names(&answer), ["kept", "gone"]);
     assert_eq!(left(&answer), [0, 1]);
 }
