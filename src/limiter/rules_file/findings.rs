@@ -217,6 +217,19 @@ impl Report {
         self.files.len() - 1
     }
 
+    /// Reports a character that no text has, and that some readers take for the end; whether there is none.
+    pub(super) fn is_text(&mut self, file: usize) -> bool {
+        let no_text = |c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r');
+        let found = lines(self.text(file)).zip(1..).find_map(|(line, number)| {
+            let at = line.chars().position(no_text)?;
+            Some(Place::new(file, number, at + 1, 1))
+        });
+        if let Some(place) = found {
+            self.error(place, "a control character");
+        }
+        found.is_none()
+    }
+
     /// The text of a file.
     pub(super) fn text(&self, file: usize) -> &str {
         &self.files[file].1
@@ -279,7 +292,7 @@ impl Report {
         let Some(index) = place.line.checked_sub(1) else {
             return (String::new(), 0, 1);
         };
-        let line = self.text(place.file).lines().nth(index).unwrap_or("");
+        let line = lines(self.text(place.file)).nth(index).unwrap_or("");
         // A byte order mark takes no column.
         let mut line: Vec<char> = line.trim_start_matches('\u{feff}').chars().collect();
         for (column, width) in self
@@ -315,6 +328,12 @@ impl Report {
         let width = place.width.clamp(1, (until - before).max(1));
         (shown.trim_end().to_owned(), gap, width)
     }
+}
+
+/// The lines of a text as YAML counts them: a lone carriage return ends one too.
+pub(super) fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let lines = text.split('\n');
+    lines.flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r'))
 }
 
 /// Characters that turn the direction of a line or take no room: what is shown must be what is there.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 
-use super::findings::{Place, Report, shown};
+use super::findings::{Place, Report, lines, shown};
 use super::members::{Members, list, nearest, parsed, text};
 use super::tree::{Node, Value};
 use crate::domain::{Networks, RuleName};
@@ -219,8 +219,11 @@ fn from_file(
         }
     };
     let file = report.add_file(name, &text);
-    let entries: Vec<_> = lines(file, &text).collect();
+    let entries: Vec<_> = entries_of(file, &text).collect();
     contents.push(text);
+    if !report.is_text(file) {
+        return None;
+    }
     if entries.len() > MOST_ENTRIES {
         let count = entries.len();
         report.error(
@@ -239,9 +242,9 @@ fn is_file_name(name: &str) -> bool {
 }
 
 /// The entries of a file: one a line; a `#` at the start or behind a blank begins a comment.
-fn lines(file: usize, text: &str) -> impl Iterator<Item = (Place, String)> {
+fn entries_of(file: usize, text: &str) -> impl Iterator<Item = (Place, String)> {
     let text = text.trim_start_matches('\u{feff}');
-    text.lines().enumerate().filter_map(move |(i, line)| {
+    lines(text).enumerate().filter_map(move |(i, line)| {
         let comment = line.char_indices().find(|(at, c)| {
             *c == '#'
                 && line[..*at]

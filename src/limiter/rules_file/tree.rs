@@ -5,7 +5,7 @@
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
 
-use super::findings::{Place, Report, shown};
+use super::findings::{Place, Report, lines, shown};
 use super::lists::REFERENCE;
 use crate::domain::Identity;
 use crate::limiter::Part;
@@ -46,6 +46,9 @@ pub(super) struct Name {
 
 /// The tree of a file; `None` if it is no YAML, which is reported.
 pub(super) fn read(file: usize, report: &mut Report) -> Option<Node> {
+    if !report.is_text(file) {
+        return None;
+    }
     let text = report.text(file).to_owned();
     let text = text.trim_start_matches('\u{feff}');
     let mut growing = Growing {
@@ -76,7 +79,7 @@ pub(super) fn read(file: usize, report: &mut Report) -> Option<Node> {
 
 fn not_yaml(file: usize, text: &str, error: &ScanError, report: &mut Report) {
     let at = place(file, *error.marker(), 1);
-    let behind = text.lines().nth(at.line().saturating_sub(1));
+    let behind = lines(text).nth(at.line().saturating_sub(1));
     let first = behind.and_then(|line| line.chars().nth(error.marker().col()));
     let advice = match first {
         Some('*') => ": a text that begins with `*` stands in quotes",
