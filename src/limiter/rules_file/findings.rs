@@ -265,6 +265,9 @@ impl Report {
     /// Everything that was found, in the order of the files.
     pub(super) fn finish(mut self) -> Findings {
         let mut found = std::mem::take(&mut self.found);
+        for (place, ..) in &mut found {
+            *place = self.within(*place);
+        }
         found.sort_by_key(|(place, ..)| *place);
         let all = found.into_iter().map(|(place, severity, message)| {
             let (shown, before, width) = self.line(place);
@@ -285,6 +288,18 @@ impl Report {
             left_out: self.left_out,
             sources: Vec::new(),
         }
+    }
+
+    /// The same place, or the end of the file where it is behind it: a parser may take the end of a text without a line
+    /// break for a line of its own.
+    fn within(&self, place: Place) -> Place {
+        let text = self.text(place.file);
+        let count = lines(text).count();
+        if place.line <= count {
+            return place;
+        }
+        let last = lines(text).last().unwrap_or_default();
+        Place::new(place.file, count, last.chars().count() + 1, 1)
     }
 
     /// The part of a line to show, how much of it stands before the place, and how much is meant.

@@ -78,13 +78,7 @@ pub(super) fn read(file: usize, report: &mut Report) -> Option<Node> {
 }
 
 fn not_yaml(file: usize, text: &str, error: &ScanError, report: &mut Report) {
-    let mut at = place(file, *error.marker(), 1);
-    let count = lines(text).count();
-    if at.line() > count {
-        // The end of a text without a line break is the end of its last line, not the line behind it.
-        let last = lines(text).last().unwrap_or_default();
-        at = Place::new(file, count, last.chars().count() + 1, 1);
-    }
+    let at = place(file, *error.marker(), 1);
     let behind = lines(text).nth(at.line().saturating_sub(1));
     let first = behind.and_then(|line| line.chars().nth(error.marker().col()));
     let advice = match first {
