@@ -15,6 +15,7 @@ use tollgate::{Charge, Verdict};
 
 use crate::bench::{Proxy, RedisServer, bare, charge, quota};
 
+const LONG: Duration = Duration::from_secs(60);
 /// As many as one call carries.
 const MOST: usize = 128;
 const MOST_WAITING: usize = 4096;
@@ -347,4 +348,75 @@ async fn a_full_queue_turns_away_and_says_so() {
     }
     let left = lua.peek(&[one("a", 4_200)]).await.unwrap().decisions[0].remaining;
     assert_eq!(left, 4_200 - 4_096 + 9);
+}
+
+/// Many who ask and go away at any moment, on several threads: whoever stays is answered, and only who was sent is charged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_who_stays_is_forgotten() {
+    let redis = RedisServer::start();
+    let lua = warm(&redis, &redis.address()).await;
+    let (tasks, each, capacity) = (32, 100, 4_000);
+    let crowd = (0..tasks).map(|task| {
+        let lua = lua.clone();
+        let mut rng = fastrand::Rng::with_seed(task);
+        tokio::spawn(async move {
+            let (mut admitted, mut left) = (0, 0);
+            for _ in 0..each {
+                let patience = rng.u32(..8);
+                let charges = [one("a", capacity)];
+                let goes = async {
+                    for _ in 0..patience {
+                        tokio::task::yield_now().await;
+                    }
+                    if patience > 5 {
+                        std::future::pending::<()>().await;
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    answer = lua.decide(&charges) => admitted += u64::from(answer.unwrap().admitted),
+                    () = goes => left += 1,
+                }
+            }
+            (admitted, left)
+        })
+    });
+    let (mut admitted, mut left) = (0, 0);
+    for task in crowd.collect::<Vec<_>>() {
+        let done = tokio::time::timeout(LONG, task).await;
+        let (stayed, went) = done.expect("somebody waits in vain").unwrap();
+        (admitted, left) = (admitted + stayed, left + went);
+    }
+    let rest = lua.peek(&[one("a", capacity)]).await.unwrap().decisions[0].remaining;
+    let charged = capacity - rest;
+    assert_eq!(admitted + left, tasks * each);
+    assert!(
+        (admitted..=admitted + left).contains(&charged),
+        "{charged} charged, {admitted} admitted, {left} left"
+    );
+    assert!(
+        left > 100 && admitted > 100,
+        "both were met: {left}, {admitted}"
+    );
+}
+
+/// With a few who ask again and again, the queue is empty at every other moment: nobody comes to wake who was overlooked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_is_overlooked_when_a_call_ends() {
+    let redis = RedisServer::start();
+    let lua = warm(&redis, &redis.address()).await;
+    let few = (0..3).map(|task| {
+        let lua = lua.clone();
+        tokio::spawn(async move {
+            for _ in 0..2_000 {
+                lua.decide(&[one(&format!("key-{task}"), 4_000)])
+                    .await
+                    .unwrap();
+            }
+        })
+    });
+    for task in few.collect::<Vec<_>>() {
+        let done = tokio::time::timeout(LONG, task).await;
+        done.expect("somebody waits in vain").unwrap();
+    }
 }
