@@ -57,7 +57,7 @@ local function charge_each(first, last, algorithm, cost, capacity, gain, unit)
       else
         local retry, r, s, n, r2, s2, n2, notice, at, a2, b2, c2, d2, e2, f2 =
           step(record, now, cost, capacity, gain, unit)
-        notices[notice] = true
+        if notice > 0 then notices[notice] = true end
         if retry > 0 then
           tell(i, retry, r, s, n)
         else
@@ -192,22 +192,23 @@ end
 
 local a, before = 1, 0
 while a <= #ARGV do
-  local operation, requests, count, charges = ARGV[a], tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2]), {}
+  local operation, requests, count = ARGV[a], tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2])
   a = a + 3
-  for i = 1, count do
-    charges[i] = {
-      algorithm = algorithms[ARGV[a]], mode = tonumber(ARGV[a + 1]), tokens = tonumber(ARGV[a + 2]),
-      capacity = tonumber(ARGV[a + 3]), gain = tonumber(ARGV[a + 4]), unit = tonumber(ARGV[a + 5]),
-    }
-    a = a + 6
-  end
-  local one = charges[1]
   if operation == 'charge' and count == 1 then
-    charge_each(before + 1, before + requests, one.algorithm, one.tokens, one.capacity, one.gain, one.unit)
+    charge_each(before + 1, before + requests, algorithms[ARGV[a]], tonumber(ARGV[a + 2]),
+      tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4]), tonumber(ARGV[a + 5]))
   else
+    local charges = {}
+    for i = 1, count do
+      local n = a + 6 * (i - 1)
+      charges[i] = {
+        algorithm = algorithms[ARGV[n]], mode = tonumber(ARGV[n + 1]), tokens = tonumber(ARGV[n + 2]),
+        capacity = tonumber(ARGV[n + 3]), gain = tonumber(ARGV[n + 4]), unit = tonumber(ARGV[n + 5]),
+      }
+    end
     decide_all(operation, before, requests, charges)
   end
-  before = before + requests * count
+  a, before = a + 6 * count, before + requests * count
 end
 reply[2] = (notices[FOREIGN_RECORD] and 1 or 0) + (notices[CLOCK_BEHIND] and 2 or 0)
 return reply
