@@ -20,6 +20,9 @@ const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#qu
 /// Room for a problem in JSON, so that writing it seldom moves it.
 const USUAL_BODY: usize = 384;
 
+/// Headers of a denial: type, length, date, those of a limit.
+const USUAL_HEADERS: usize = 9;
+
 /// A problem as JSON (`application/problem+json`).
 #[derive(Debug, Clone, Serialize)]
 pub struct Problem<'a> {
@@ -60,8 +63,11 @@ impl IntoResponse for Problem<'_> {
         let mut response = Response::new(Body::from(body));
         *response.status_mut() =
             StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = response.headers_mut();
+        // With room for those of a limit, so that it is made once.
+        headers.reserve(USUAL_HEADERS);
         let content_type = HeaderValue::from_static("application/problem+json");
-        response.headers_mut().insert(CONTENT_TYPE, content_type);
+        headers.insert(CONTENT_TYPE, content_type);
         response
     }
 }

@@ -72,8 +72,13 @@ impl Fallback {
         }
     }
 
-    async fn decide(&self, charges: &[Charge], intent: Intent) -> Result<Verdict, Fault> {
-        match self.store.ask(charges, intent).await {
+    async fn decide(
+        &self,
+        asked: Deciding<'_>,
+        charges: &[Charge],
+        intent: Intent,
+    ) -> Result<Verdict, Fault> {
+        match asked.await {
             // What was remembered of the store is no news.
             Ok(verdict) if verdict.is_from(Source::Cache) => Ok(verdict),
             Ok(verdict) => {
@@ -303,7 +308,14 @@ impl Strategy for Fallback {
     }
 
     fn ask<'a>(&'a self, charges: &'a [Charge], intent: Intent) -> Deciding<'a> {
-        Deciding::waiting(self.decide(charges, intent))
+        let asked = match self.store.ask(charges, intent).at_once() {
+            Ok(Ok(verdict)) if verdict.is_from(Source::Cache) => {
+                return Deciding::ready(Ok(verdict));
+            }
+            Ok(answer) => Deciding::ready(answer),
+            Err(asked) => asked,
+        };
+        Deciding::waiting(self.decide(asked, charges, intent))
     }
 
     /// What was charged here is given back here, and is owed no more; what the store charged goes back to the store.

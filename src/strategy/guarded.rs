@@ -47,13 +47,27 @@ impl Deadline {
     }
 
     /// Asks until the answer is no fault that passes by itself, or a pause would outlast the deadline.
-    async fn persisting<'a, T: Unpin>(
+    fn persisting<'a, T: Send + Unpin + 'a>(
+        &'a self,
+        ask: impl Fn() -> Deciding<'a, T> + Send + 'a,
+    ) -> Deciding<'a, T> {
+        let first = match ask().at_once() {
+            Ok(Ok(answer)) => return Deciding::ready(Ok(answer)),
+            Ok(fault) => Deciding::ready(fault),
+            Err(first) => first,
+        };
+        self.within(self.persisting_after(first, ask))
+    }
+
+    async fn persisting_after<'a, T: Unpin>(
         &self,
+        first: Deciding<'a, T>,
         ask: impl Fn() -> Deciding<'a, T>,
     ) -> Result<T, Fault> {
         let give_up = Instant::now() + self.after;
+        let mut first = Some(first);
         for tries in 0.. {
-            let answer = ask().await;
+            let answer = first.take().unwrap_or_else(&ask).await;
             let Err(fault) = &answer else { return answer };
             let pause = self.pause(tries);
             if fault.remedy() != Remedy::TryAgain || Instant::now() + pause >= give_up {
@@ -77,7 +91,7 @@ impl Strategy for Deadline {
     }
 
     fn ask<'a>(&'a self, charges: &'a [Charge], intent: Intent) -> Deciding<'a> {
-        self.within(self.persisting(move || self.inner.ask(charges, intent)))
+        self.persisting(move || self.inner.ask(charges, intent))
     }
 
     fn give_back(&self, receipts: Vec<Receipt>) -> Deciding<'_, ()> {
@@ -85,7 +99,7 @@ impl Strategy for Deadline {
     }
 
     fn reset<'a>(&'a self, key: &'a Key) -> Deciding<'a, ()> {
-        self.within(self.persisting(move || self.inner.reset(key)))
+        self.persisting(move || self.inner.reset(key))
     }
 }
 

@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 
 use super::{Deciding, Fault, Scope, Strategy};
 use crate::algorithm::Intent;
-use crate::domain::{Charge, Clock, Key, Receipt, Source};
+use crate::domain::{Charge, Clock, Key, Receipt, Source, Verdict};
 
 use machine::Machine;
 pub use machine::{Pass, State};
@@ -174,11 +174,16 @@ impl Strategy for Breaking {
         let Some(pass) = self.breaker.pass() else {
             return Deciding::ready(Err(Fault::Resting));
         };
-        let asked = self.inner.ask(charges, intent);
+        // What was remembered of the store says nothing about how it is now.
+        let is_news = |answer: &Result<Verdict, Fault>| !matches!(answer, Ok(verdict) if verdict.is_from(Source::Cache));
+        let asked = match self.inner.ask(charges, intent).at_once() {
+            Ok(answer) if !is_news(&answer) => return Deciding::ready(answer),
+            Ok(answer) => Deciding::ready(answer),
+            Err(asked) => asked,
+        };
         Deciding::waiting(async move {
             let answer = asked.await;
-            // What was remembered of the store says nothing about how it is now.
-            if !matches!(&answer, Ok(verdict) if verdict.is_from(Source::Cache)) {
+            if is_news(&answer) {
                 self.breaker.report(pass, &answer);
             }
             answer
