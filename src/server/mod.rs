@@ -113,8 +113,8 @@ pub async fn run(
             .map(|address| address.to_string())
             .unwrap_or_default(),
         strategy = config.limiter.strategy(),
-        rules = set.rules().len(),
-        version = %set.version(),
+        rules = quota.is_none().then(|| set.rules().len()),
+        rules_version = quota.is_none().then(|| set.version().to_string()),
         capacity = quota.map(|quota| quota.capacity()),
         fill_seconds = quota.map(|quota| quota.fill_time().as_secs_f64()),
         on_store_error = config.limiter.on_store_error.name(),
