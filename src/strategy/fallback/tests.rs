@@ -166,8 +166,7 @@ impl World {
 
     /// What that instance decides.
     fn ask(&self, instance: usize, charges: &[Charge]) -> Verdict {
-        now(self.instances[instance % self.instances.len()].ask(charges, Intent::Charge))
-            .unwrap()
+        now(self.instances[instance % self.instances.len()].ask(charges, Intent::Charge)).unwrap()
     }
 
     fn write_back(&self) {
