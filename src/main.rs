@@ -13,6 +13,11 @@ use tollgate::server::{self, Reread, Shutdown};
 use tollgate::strategy::factory::Kind;
 use tollgate::telemetry;
 
+/// A request allocates some dozen times, and this one takes a tenth less of the service's time for it than the system's
+/// (measured with `tokenbucket-lua`; a twentieth less with `tokenbucket-memory`), for some 6 MiB more of memory.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// `EX_CONFIG` of sysexits.h: something in the configuration is wrong.
 const BAD_CONFIG: u8 = 78;
 

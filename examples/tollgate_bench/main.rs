@@ -97,6 +97,10 @@ fn command() -> Command {
         )
 }
 
+/// The service's, so that what it is compared with is not served with another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> Result<()> {
     let arguments = command().get_matches();
     if let Some(arguments) = arguments.subcommand_matches("serve") {
