@@ -14,6 +14,7 @@ URL=http://127.0.0.1:$HTTP_PORT
 CAPACITY=50
 # So slow that nothing is refilled while a check runs: then the law is the capacity.
 SLOW=0.001
+RULES=rules/compose-check.yaml
 passed=0 failed=0 keep=no
 [ "${1:-}" = --keep ] && keep=yes
 
@@ -35,7 +36,7 @@ clean_up() {
   [ "$status" = 0 ] || "${COMPOSE[@]}" logs --tail 20 || true
   docker rm -f "$PROJECT-client-a" "$PROJECT-client-b" >/dev/null 2>&1 || true
   [ "$keep" = yes ] || "${COMPOSE[@]}" down --volumes --remove-orphans >/dev/null 2>&1 || true
-  rm -rf "$work"
+  rm -rf "$work" "$RULES" "$RULES.next"
 }
 work=$(mktemp -d)
 trap clean_up EXIT
@@ -115,6 +116,22 @@ scales_to_five() {
   [ "$(nginx_started)" = "$before" ]
 }
 
+# A limit of so many, in a file that is put in the other's place.
+rules_limit() {
+  printf 'rules:\n  - { name: check, match: { path: /api/** }, key: ip, limit: %s/1000s, burst: %s }\n' 1 "$1" >"$RULES.next"
+  mv "$RULES.next" "$RULES"
+}
+
+comes_up_with_rules() { RULES_FILE=$RULES up tokenbucket-lua 3; }
+
+# Of every instance: nginx asks them in turn.
+policy_is() {
+  local path=$1 policy=$2 i
+  for i in 1 2 3 4 5 6; do
+    [ "$(curl -s -o /dev/null -m 10 -D - "$URL$path" | tr -d '\r' | sed -n 's/^ratelimit-policy: //p')" = "$policy" ] || return 1
+  done
+}
+
 limits_alone() { curl -si "$URL/api" | grep -qi '^x-ratelimit-source: local'; }
 is_not_degraded() { curl -si "$URL/api" | grep -qi '^x-ratelimit-remaining' && ! limits_alone; }
 is_unhealthy_in_time() { [ "$(curl -s -o /dev/null -m 1 -w '%{http_code}' "$URL/health")" = 503 ]; }
@@ -147,6 +164,15 @@ check "back to tokenbucket-lua" up tokenbucket-lua 3
 check "two clients on private addresses have two buckets" two_clients_two_buckets
 check "a forged X-Forwarded-For is ignored" a_forged_address_is_ignored
 check "five instances answer, nginx was not restarted" scales_to_five
+rules_limit 7
+check "rules come from a file of the folder rules" comes_up_with_rules
+check "each path has its own limit" until_true 10 policy_is /api/x '"check";q=7;w=7000'
+check "and a path that no rule matches has none" policy_is /other ''
+rules_limit 9
+check "a file that is renamed into the folder is in force without a restart" \
+  until_true 10 policy_is /api/x '"check";q=9;w=9000'
+rm -f "$RULES"
+check "back to one limit" up tokenbucket-lua 3
 "${COMPOSE[@]}" stop redis >/dev/null 2>&1
 check "without Redis the instances limit by themselves, and say so" until_true 10 limits_alone
 check "and /health is 503 within a second" is_unhealthy_in_time
