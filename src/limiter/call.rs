@@ -57,9 +57,11 @@ impl<'a> Call<'a> {
         normal(self.path)
     }
 
-    /// The host in lower case, without a port and without a trailing dot.
+    /// The host in lower case, without a user, a port and a trailing dot.
     pub(super) fn normal_host(&self) -> Option<Cow<'a, str>> {
         let host = self.host?;
+        // `http://user@host/` asks for the same host: it must not get around a rule.
+        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
         let name = match host.rsplit_once(':') {
             Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
             _ => host,
@@ -141,8 +143,11 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_compared_without_port_case_and_trailing_dot() {
+    fn hosts_are_compared_without_user_port_case_and_trailing_dot() {
         for (host, expected) in [
+            (Some("user:pass@Example.com:80"), Some("example.com")),
+            (Some("a@b@[2001:db8::1]"), Some("[2001:db8::1]")),
+            (Some("user@"), None),
             (Some("Example.COM:8080"), Some("example.com")),
             (Some("example.com."), Some("example.com")),
             (Some("[2001:db8::1]:80"), Some("[2001:db8::1]")),
