@@ -292,16 +292,28 @@ impl Reading {
             .unwrap_or(limiting.limit);
         let key = Key::new(&keys.prefix, limit.algorithm, &rule.name, &who);
         match Charge::new(key, limit, limiting.cost.of(facts)) {
-            Ok(_) if self.charges.len() == MAX_CHARGES => self.cut_off = true,
             Ok(charge) => {
                 let charge = charge.with_on_store_error(limiting.on_store_error);
-                self.charges
-                    .push(if enforced { charge } else { charge.observed() });
-                self.rules.push(i);
+                self.add(i, if enforced { charge } else { charge.observed() });
             }
             Err(error) if enforced => self.refuse(Ruling::Inadmissible { rule: i, error }),
             Err(_) => self.set.counts[i].add(false),
         }
+    }
+
+    /// Of too many charges the first count; but what is only tried makes room for what is in force.
+    fn add(&mut self, rule: usize, charge: Charge) {
+        if self.charges.len() == MAX_CHARGES {
+            self.cut_off = true;
+            let tried = self.charges.iter().rposition(|other| !other.is_enforced());
+            let Some(tried) = tried.filter(|_| charge.is_enforced()) else {
+                return;
+            };
+            self.charges.remove(tried);
+            self.rules.remove(tried);
+        }
+        self.charges.push(charge);
+        self.rules.push(rule);
     }
 
     /// The first refusal stands, but a ban comes before all others.

@@ -319,6 +319,22 @@ fn of_too_many_rules_the_first_ones_count() {
     assert!(answer.reading().is_cut_off());
 }
 
+/// Rules that are only tried must not let pass what a rule in force denies.
+#[test]
+fn of_too_many_rules_those_in_shadow_make_room() {
+    let mut rules = vec![counting("first", 9)];
+    rules.extend((0..MAX_CHARGES).map(|i| shadow(counting(&format!("r{i}"), 9))));
+    rules.extend([counting("last", 1), shadow(counting("late", 9))]);
+    let limiter = limiter(rules);
+    let answer = ask(&limiter, call("/"));
+    assert!(admitted(&answer) && answer.reading().is_cut_off());
+    let told = names(&answer);
+    assert_eq!(told.len(), MAX_CHARGES);
+    assert_eq!((told[0], told[1]), ("first", "r0"));
+    assert_eq!(told.last(), Some(&"last"));
+    assert!(!admitted(&ask(&limiter, call("/"))));
+}
+
 #[test]
 fn replaced_rules_keep_the_usage_of_those_that_keep_their_name() {
     let limiter = limiter(vec![counting("kept", 3), counting("gone", 3)]);
