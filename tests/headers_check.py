@@ -21,6 +21,7 @@ rules:
   - { name: fixed, match: { path: /fixed }, algorithm: fixedwindow, key: [path, method], limit: 1/min }
   - { name: costly, match: { path: /costly }, key: ip, limit: 10/min, cost: 50 }
   - { name: largest, match: { path: /large }, algorithm: gcra, key: [], limit: 1000000000/s }
+  - { name: huge, match: { path: /huge }, key: [], limit: 1000000/s, burst: 1125899906842624 }
 """
 ASKED = [
     ("192.0.2.1", "/api", 6),
@@ -28,6 +29,7 @@ ASKED = [
     ("192.0.2.3", "/fixed", 3),
     ("192.0.2.4", "/costly", 1),
     ("192.0.2.5", "/large", 2),
+    ("192.0.2.6", "/huge", 1),
     ("198.51.100.1", "/api", 1),
     ("2001:db8::1", "/api", 5),
 ]

@@ -34,6 +34,9 @@ const SOURCE: HeaderName = HeaderName::from_static("x-ratelimit-source");
 const STATE: HeaderName = HeaderName::from_static("ratelimit");
 const SHADOW: HeaderName = HeaderName::from_static("x-ratelimit-shadow");
 
+/// The largest integer that a structured field can carry (RFC 9651, section 3.3.1); a larger bucket is told as this.
+const LARGEST_INTEGER: u64 = 999_999_999_999_999;
+
 /// Which headers tell of limits. `Retry-After` stands on every denial, whatever is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeaderStyle {
@@ -166,7 +169,11 @@ impl Values {
 }
 
 fn push_number(to: &mut BytesMut, number: u64) {
-    to.put_slice(itoa::Buffer::new().format(number).as_bytes());
+    to.put_slice(
+        itoa::Buffer::new()
+            .format(number.min(LARGEST_INTEGER))
+            .as_bytes(),
+    );
 }
 
 /// The limit that denies for the longest comes first; if none denies, the one with the least left.
