@@ -153,6 +153,23 @@ async fn the_operator_chooses_the_headers() {
     }
 }
 
+/// A structured field has no larger integer (RFC 9651, section 3.3.1).
+#[tokio::test]
+async fn no_number_has_more_than_fifteen_digits() {
+    let rules = Rules::new(
+        "rules: [{ name: huge, key: [], limit: 1000000000/s, burst: 1125899906842624 }]\n",
+    );
+    let instance = start(&rules, &[]).await;
+    let response = instance.get("/api").await;
+    assert_eq!(
+        header(&response, "ratelimit"),
+        "\"huge\";r=999999999999999;t=1"
+    );
+    assert!(header(&response, "ratelimit-policy").starts_with("\"huge\";q=999999999999999;w="));
+    assert_eq!(header(&response, "x-ratelimit-limit"), "999999999999999");
+    instance.stop().await;
+}
+
 #[tokio::test]
 async fn jitter_only_makes_clients_wait_for_longer() {
     let rules = Rules::new("rules: [{ name: one, key: [], limit: 1/hour }]\n");
