@@ -276,6 +276,9 @@ impl Line {
             Applies::Skipped(part) => ("skipped", Some(format!("it has no {part}"))),
             Applies::Yes => match (&rule.effect, rule.mode) {
                 (Effect::Exempt, _) => ("yes", Some("exempt: no rule below applies".to_owned())),
+                (Effect::Deny, RuleMode::Shadow) => {
+                    ("shadow", Some("deny: it would be refused".to_owned()))
+                }
                 (Effect::Deny, _) => ("yes", Some("deny: it is refused".to_owned())),
                 (Effect::Limit(_), RuleMode::Shadow) => ("shadow", None),
                 (Effect::Limit(_), _) => ("yes", None),

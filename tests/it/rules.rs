@@ -418,6 +418,21 @@ async fn explain_tells_what_the_server_does_and_charges_nothing() {
     assert!(!ok && text.contains("NAME: VALUE"), "{text}");
 }
 
+#[test]
+fn explain_says_that_a_ban_in_shadow_refuses_nobody() {
+    let rules = Rules::new(
+        "rules:
+  - { name: trial, mode: shadow, match: { client: 192.0.2.0/24 }, deny: true }
+  - { name: all, key: [], limit: 1/day }
+",
+    );
+    let (ok, text) = explain(&rules, &["--offline"], &[]);
+    assert!(ok, "{text}");
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    assert_eq!(lines[0], "trial  shadow    deny: it would be refused");
+    assert!(lines[1].starts_with("all    yes "), "{text}");
+}
+
 /// SIGHUP reads `.env` again: what can change does, what cannot is told.
 #[tokio::test]
 async fn a_hangup_takes_over_what_can_change() {
