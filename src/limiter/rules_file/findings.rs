@@ -235,6 +235,13 @@ impl Report {
         &self.files[file].1
     }
 
+    /// The line of that place, without a byte order mark, which takes no column; empty where there is none.
+    pub(super) fn line_of(&self, place: Place) -> &str {
+        let index = place.line.checked_sub(1);
+        let line = index.and_then(|index| lines(self.text(place.file)).nth(index));
+        line.unwrap_or_default().trim_start_matches('\u{feff}')
+    }
+
     pub(super) fn error(&mut self, place: Place, message: impl Into<String>) {
         if self.found.len() < MOST {
             self.found.push((place, Severity::Error, message.into()));
@@ -304,12 +311,10 @@ impl Report {
 
     /// The part of a line to show, how much of it stands before the place, and how much is meant.
     fn line(&self, place: Place) -> (String, usize, usize) {
-        let Some(index) = place.line.checked_sub(1) else {
+        if place.line == 0 {
             return (String::new(), 0, 1);
-        };
-        let line = lines(self.text(place.file)).nth(index).unwrap_or("");
-        // A byte order mark takes no column.
-        let mut line: Vec<char> = line.trim_start_matches('\u{feff}').chars().collect();
+        }
+        let mut line: Vec<char> = self.line_of(place).chars().collect();
         for (column, width) in self
             .secrets
             .get(&(place.file, place.line))

@@ -1,6 +1,7 @@
 //! What every reader does: members of a mapping, texts, numbers, words, one or a list of something.
 
 use super::findings::{Place, Report, shown};
+use super::likely_secrets;
 use super::tree::{Name, Node, Value};
 
 /// The members of a mapping, each known and there once.
@@ -35,10 +36,12 @@ impl<'a> Members<'a> {
                 let hint = near.map_or_else(known, |near| format!("; did you mean `{near}`?"));
                 let given = shown(&name.text);
                 report.error(name.place, format!("{what} has no member {given}{hint}"));
+                likely_secrets::hide(name.place, report);
             } else if let Some((first, _)) = of.find(&name.text) {
                 let line = first.place.line();
                 let message = format!("`{}` stands here twice, first in line {line}", name.text);
                 report.error(name.place, message);
+                likely_secrets::hide(name.place, report);
             } else {
                 of.known.push((name, value));
             }

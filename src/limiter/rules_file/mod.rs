@@ -8,6 +8,7 @@ mod conditions;
 mod cost;
 mod findings;
 mod key;
+mod likely_secrets;
 mod limit;
 mod lint;
 mod lists;

@@ -6,9 +6,7 @@
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
 
 use super::findings::{Place, Report, lines, shown};
-use super::lists::REFERENCE;
-use crate::domain::Identity;
-use crate::limiter::Part;
+use super::likely_secrets;
 
 /// Deepest nesting.
 const DEEPEST: usize = 16;
@@ -87,23 +85,8 @@ fn not_yaml(file: usize, text: &str, error: &ScanError, report: &mut Report) {
         Some('\t') => ": YAML is indented with spaces",
         _ => "",
     };
-    hide_keys(at, behind.unwrap_or_default(), report);
+    likely_secrets::hide(at, report);
     report.error(at, format!("not YAML ({}){advice}", error.info()));
-}
-
-/// Hides what may be a secret in a line of which nothing is known but its text: what stands behind `key:`.
-fn hide_keys(line: Place, text: &str, report: &mut Report) {
-    for (at, word) in text.match_indices("key:") {
-        let rest = text[at + word.len()..].trim_start();
-        let value = rest.split([',', '}']).next().unwrap_or(rest).trim_end();
-        let is_public = Part::named(value).is_some()
-            || value.starts_with(REFERENCE)
-            || Identity::is_hashed(value);
-        if !is_public && !value.is_empty() {
-            let column = text[..text.len() - rest.len()].chars().count() + 1;
-            report.hide(line.moved(column, value.chars().count()));
-        }
-    }
 }
 
 fn place(file: usize, marker: Marker, width: usize) -> Place {
