@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 use super::rules_file::{Basis, Findings, RulesFile, read};
 use super::{Limiter, RuleMode, RuleSet};
 
-/// Most problems of a refused file that are logged.
+/// Most problems of a refused file, and most warnings of another, that are logged.
 const MOST_LOGGED: usize = 10;
 
 /// How the latest version of a rules file fared.
@@ -171,6 +171,7 @@ impl Reloader {
         self.told = None;
         let was_refused = self.status.lock().take().is_some();
         let before = self.limiter.rules();
+        let warnings = file.warnings.clone();
         let set = file.into_set();
         if set.version() == before.version() && set.rules() == before.rules() {
             if was_refused {
@@ -178,10 +179,15 @@ impl Reloader {
             }
             return;
         }
-        tell_shadows(&before);
-        info!(version = %set.version(), before = %before.version(), rules = set.rules().len(), "other rules are in force");
+        let (version, rules) = (set.version(), set.rules().len());
+        // Whoever reads that they are in force may rely on it.
         self.limiter.replace_rules(set);
         self.status.applied.fetch_add(1, Ordering::Relaxed);
+        for warning in warnings.iter().take(MOST_LOGGED) {
+            warn!(%version, "{warning}");
+        }
+        tell_shadows(&before);
+        info!(%version, before = %before.version(), rules, "other rules are in force");
     }
 
     fn refuse(&mut self, findings: &Findings) {
@@ -196,7 +202,7 @@ impl Reloader {
         let version = self.limiter.rules().version();
         error!(%version, refusal, "the rules file was refused: the rules before it stay in force");
         for problem in findings.iter().take(MOST_LOGGED) {
-            warn!(%problem, "the rules file was refused");
+            warn!(%version, %problem, "the rules file was refused");
         }
         *self.status.lock() = Some(refusal);
         self.status.refused.fetch_add(1, Ordering::Relaxed);

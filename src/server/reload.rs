@@ -130,8 +130,9 @@ impl Live {
             None => {
                 let set = RuleSet::of_one(limiter.default_rule());
                 if self.limiter.rules().version() != set.version() {
-                    info!(version = %set.version(), "another limit is in force");
+                    let version = set.version();
                     self.limiter.replace_rules(set);
+                    info!(%version, "another limit is in force");
                 }
             }
         }

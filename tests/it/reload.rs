@@ -175,6 +175,27 @@ async fn rules_swapped_under_load_are_never_mixed_and_a_broken_file_changes_noth
     instances[0].until_logged("other rules are in force");
 }
 
+/// What is doubtful in rules is told whenever they are put in force, and every line says of which version it is.
+#[test]
+fn the_log_tells_what_is_doubtful_and_what_is_wrong_in_a_file_that_is_read_again() {
+    let file = File::new(&version(0));
+    let mut process = Process::start(&[("RULES_FILE", file.path().to_str().unwrap())]);
+    let before = process.listening["version"].as_str().unwrap().to_owned();
+    file.replace("lists: { spare: [192.0.2.1] }\nrules: [{ name: a, limit: 1/s }]\n");
+    process.signal("HUP");
+    process.until_logged("no rule uses the list");
+    process.until_logged("other rules are in force");
+    file.replace("rules: [{ name: a, limit: broken }]\n");
+    process.signal("HUP");
+    process.until_logged("stay in force");
+    process.signal("TERM");
+    let (_, lines) = process.wait();
+    let problem = lines.iter().find(|line| line.contains("`broken`")).unwrap();
+    let problem: Value = serde_json::from_str(problem).unwrap();
+    let version = problem["version"].as_str().unwrap();
+    assert!(version.len() == 12 && version != before, "{problem}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_raised_and_lowered_under_load_admits_no_more_than_the_larger() {
     const SMALL: (u64, u64) = (10, 20);
