@@ -91,6 +91,7 @@ pub(super) fn command() -> Command {
         .arg(
             option("path", "PATH")
                 .default_value("/")
+                .value_parser(target)
                 .help("The path, perhaps with a query"),
         )
         .arg(option("host", "HOST").help("The host"))
@@ -115,6 +116,14 @@ fn field(text: &str) -> Result<(String, String), String> {
         return Err(format!("{name:?} is no name of a header"));
     }
     Ok((name.to_owned(), value.trim().to_owned()))
+}
+
+/// A server finds the path itself in `http://host/path`, so such a text would be explained as another request.
+fn target(text: &str) -> Result<String, String> {
+    let is_target = text.starts_with('/') || text == "*";
+    is_target
+        .then(|| text.to_owned())
+        .ok_or_else(|| "a path begins with `/`; the host is for --host".to_owned())
 }
 
 /// Reads what follows the command.

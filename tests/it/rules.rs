@@ -4,6 +4,8 @@ use std::fs;
 
 use reqwest::Response;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::bench::instance::command;
 use crate::bench::{Folder, Instance, Process, RedisServer};
@@ -295,6 +297,54 @@ async fn each_rule_has_its_own_answer_for_an_outage() {
     instance.stop().await;
 }
 
+/// Whoever is no trusted proxy could claim any plan.
+#[tokio::test]
+async fn a_plan_counts_only_from_a_trusted_proxy() {
+    let rules = Rules::new(
+        "rules:
+  - name: api
+    limit: 5/day
+    plan_header: X-Plan
+    overrides: [{ plan: gold, limit: 50/day }]
+",
+    );
+    for (trusted, limit) in [("loopback", "50"), ("192.0.2.1", "5")] {
+        let instance = start(&rules, &[("TRUSTED_PROXIES", trusted)]).await;
+        let response = instance.get_with("/api", &[("x-plan", "gold")]).await;
+        assert_eq!(header(&response, "x-ratelimit-limit"), limit, "{trusted}");
+        instance.stop().await;
+    }
+}
+
+/// However a request names the host and the path, the same rule is for it.
+#[tokio::test]
+async fn no_spelling_of_the_target_gets_around_a_rule() {
+    let rules = Rules::new(
+        "rules: [{ name: shop, match: { host: shop.example.com, path: /login }, limit: 100/day }]\n",
+    );
+    let instance = start(&rules, &[]).await;
+    for (target, host) in [
+        ("/login", "shop.example.com"),
+        ("//%6Cogin/.", "Shop.Example.com.:8080"),
+        ("/a/../login?x", "user@shop.example.com"),
+        ("http://shop.example.com/login", "other.example.com"),
+        (
+            "http://user:pass@SHOP.example.com:80/login",
+            "other.example.com",
+        ),
+    ] {
+        let mut stream = TcpStream::connect(instance.address).await.unwrap();
+        let request =
+            format!("POST {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let is_counted = answer.contains("ratelimit: \"shop\";");
+        assert!(is_counted, "{target} {host}: {answer}");
+    }
+    instance.stop().await;
+}
+
 #[tokio::test]
 async fn secrets_reach_neither_redis_nor_the_log() {
     const CANARY: &str = "canary-of-a-secret";
@@ -416,6 +466,10 @@ async fn explain_tells_what_the_server_does_and_charges_nothing() {
     instance.stop().await;
     let (ok, text) = explain(&rules, &["--header", "no colon"], &[]);
     assert!(!ok && text.contains("NAME: VALUE"), "{text}");
+    for path in ["", "api", "http://example.com/api"] {
+        let (ok, text) = explain(&rules, &["--path", path], &[]);
+        assert!(!ok && text.contains("begins with `/`"), "{path}: {text}");
+    }
 }
 
 #[test]
