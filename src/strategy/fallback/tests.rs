@@ -813,3 +813,34 @@ fn an_observed_charge_denies_nobody_here_either() {
     debits.sort();
     assert_eq!(debits, [(key(ALL[0], "a"), 2), (key(ALL[0], "b"), 2)]);
 }
+
+/// Rules with different policies meet in one request: what says `allow` is neither counted here nor owed.
+#[test]
+fn beside_a_local_charge_one_that_allows_is_not_counted() {
+    let (world, limit) = (World::of(1), still(ALL[0], 3));
+    let charges = [
+        costing(limit, "open", 1).with_on_store_error(OnStoreError::Allow),
+        costing(limit, "here", 1),
+    ];
+    assert!(world.ask(0, &charges).admitted);
+    let known = |name| {
+        let peeked = world.instances[0]
+            .local
+            .ask_now(&[costing(limit, name, 1)], Intent::Peek);
+        peeked.unwrap().decisions[0].remaining
+    };
+    assert_eq!((known("open"), known("here")), (3, 2), "no use for it here");
+
+    world.store.set(Mode::Away);
+    let away = world.ask(0, &charges);
+    let sources: Vec<_> = away.decisions.iter().map(|told| told.source).collect();
+    assert_eq!(sources, [Source::Nobody, Source::Local]);
+    assert_eq!(away.decisions[1].remaining, 1);
+    assert!(world.ask(0, &charges).admitted);
+    let denied = world.ask(0, &charges);
+    assert!(!denied.admitted && denied.decisions[0].is_allowed());
+
+    world.store.set(Mode::Up);
+    world.write_back();
+    assert_eq!(world.store.debits(), [(key(ALL[0], "here"), 2)]);
+}
