@@ -229,6 +229,39 @@ fn a_cost_that_never_fits_is_no_denial_and_in_shadow_nothing() {
 }
 
 #[test]
+fn an_absent_part_in_shadow_refuses_nobody() {
+    let limiting = Limiting {
+        absent: Absent::Deny,
+        ..by(vec![Part::Header("x-api-key".into())], 1)
+    };
+    let trial = shadow(rule("trial", Effect::Limit(Box::new(limiting))));
+    let limiter = limiter(vec![trial, counting("real", 1)]);
+    let answer = ask(&limiter, call("/"));
+    assert!(admitted(&answer));
+    assert_eq!(names(&answer), ["real"]);
+    assert_eq!(limiter.rules().counts()[0].denied(), 1);
+}
+
+/// Who is banned is told so, whatever a rule above has against the request.
+#[test]
+fn a_ban_comes_before_other_refusals() {
+    let costly = Limiting {
+        cost: Costs::fixed(Cost::new(3).unwrap()),
+        ..by(Vec::new(), 2)
+    };
+    let keyed = Limiting {
+        absent: Absent::Deny,
+        ..by(vec![Part::Header("x-api-key".into())], 1)
+    };
+    let of = |limiting| rule("above", Effect::Limit(Box::new(limiting)));
+    for above in [of(costly), of(keyed)] {
+        let limiter = limiter(vec![above, rule("banned", Effect::Deny)]);
+        let answer = ask(&limiter, call("/"));
+        assert_eq!(answer.ruling, Ruling::Banned { rule: 1 });
+    }
+}
+
+#[test]
 fn costs_go_by_what_is_asked_for() {
     let export = Conditions {
         paths: vec![PathPattern::new("/export").unwrap()],
