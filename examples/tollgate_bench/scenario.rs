@@ -92,7 +92,6 @@ pub(crate) fn all(peers: &Peers, quick: bool) -> Vec<Scenario> {
                 .collect(),
         ));
     }
-    // Asked through the library as long as no rules file can give a request several limits.
     let charged = [Kind::Memory, Kind::Lua]
         .into_iter()
         .flat_map(|kind| CHARGES.map(|count| Contender::Charges(kind, count)))
