@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use std::thread;
 use std::time::Duration;
 
-use redis::{Client, Connection, FromRedisValue, RedisResult};
+use redis::{Client, Connection, FromRedisValue, RedisError, RedisResult};
 
 use super::free_port;
 
@@ -164,15 +164,14 @@ impl RedisServer {
         false
     }
 
-    /// Any answer will do: one that asks for a password is from a server that is up.
+    /// Any answer will do, such as one that asks for a password, but for one that the server still reads its file.
     fn answers(&self) -> bool {
+        let is_up = |error: &RedisError| !error.is_io_error() && error.code() != Some("LOADING");
         let client = Client::open(format!("redis://{}", self.address())).unwrap();
-        match client.get_connection() {
-            Ok(mut connection) => !redis::cmd("PING")
-                .query::<String>(&mut connection)
-                .is_err_and(|e| e.is_io_error()),
-            Err(error) => !error.is_io_error(),
-        }
+        let asked = client
+            .get_connection()
+            .and_then(|mut connection| redis::cmd("PING").query::<String>(&mut connection));
+        asked.as_ref().err().is_none_or(is_up)
     }
 }
 
