@@ -162,11 +162,20 @@ impl Process {
         );
     }
 
-    /// Reads log lines until one has that text.
-    pub(crate) fn until_logged(&self, text: &str) {
+    /// Reads log lines until one has that text; those that were read.
+    pub(crate) fn until_logged(&self, text: &str) -> Vec<String> {
         let has = |line: &String| line.contains(text);
-        let logged = self.earlier.iter().any(has) || self.lines.iter().any(|line| has(&line));
-        assert!(logged, "it ended and never logged {text:?}");
+        let mut read = Vec::new();
+        if self.earlier.iter().any(has) {
+            return read;
+        }
+        for line in &self.lines {
+            read.push(line);
+            if read.last().is_some_and(has) {
+                return read;
+            }
+        }
+        panic!("it ended and never logged {text:?}");
     }
 
     /// Waits for the end: its exit status, and the log lines that were not read yet.
