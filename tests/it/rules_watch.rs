@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::hash::RandomState;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use tollgate::OnStoreError;
@@ -166,6 +167,24 @@ fn a_file_that_vanishes_leaves_its_rules_in_force() {
     fs::write(watched.path("rules.yaml"), rules("b")).unwrap();
     assert_eq!(watched.look(), "b");
     assert_eq!(watched.status.refusal(), None);
+}
+
+#[test]
+fn a_pipe_in_its_place_is_refused_rather_than_waited_for() {
+    let mut watched = Watched::plain("a");
+    let path = watched.path("rules.yaml");
+    fs::remove_file(&path).unwrap();
+    assert!(
+        Command::new("mkfifo")
+            .arg(&path)
+            .status()
+            .unwrap()
+            .success()
+    );
+    // It may have got the number of the file that went, as if that had been written to.
+    watched.look();
+    assert_eq!(watched.look(), "a");
+    assert!(watched.status.refusal().is_some());
 }
 
 #[test]
