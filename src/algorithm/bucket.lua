@@ -36,6 +36,16 @@ local function refilled(level, at, now, full, gain)
   return level + gained, now, 0
 end
 
+-- Microseconds until a bucket has gained up to a level, of which it reaches more than the ceiling only after the wait.
+local function time_to(goal, level, ceiling, wait, gain)
+  local time = goal > level and ceil_div(goal - level, gain) or 0
+  if goal > ceiling then
+    local after = wait + ceil_div(goal - ceiling, gain)
+    if after > time then return after end
+  end
+  return time
+end
+
 -- The first numbers of a step, and the units that are left (nil when the cost does not fit).
 local function take(level, at, notice, cost, full, gain, unit)
   local part, price = level % unit, cost * unit

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    CLOCK_TOLERANCE_US, Kept, LATEST_US, Notice, Refused, Remembered, Standing, State, Step, Taken,
+    CLOCK_TOLERANCE_US, Kept, LATEST_US, LONGEST_LEASE_US, Notice, Refused, Remembered, Standing,
+    State, Step, Taken,
 };
 use crate::domain::{Cost, Quota};
 
@@ -13,6 +14,15 @@ pub(super) struct Bucket<'a> {
     pub(super) quota: &'a Quota,
     pub(super) level: u64,
     pub(super) at_us: u64,
+    pub(super) lent: Lent,
+}
+
+/// Tokens that instances took ahead, and until when they may be spent. So long the bucket fills only to what they leave
+/// of it: else who holds them could spend them on top of a bucket that has filled up meanwhile.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Lent {
+    pub(super) tokens: u64,
+    pub(super) until_us: u64,
 }
 
 /// The step of an algorithm that keeps a bucket, which it reads from a state and writes to one.
@@ -28,6 +38,7 @@ pub(super) fn step<'a>(
         quota,
         level: quota.full(),
         at_us: now_us,
+        lent: Lent::default(),
     };
     let (bucket, notice) = match remembered {
         Remembered::Nothing => (fresh, None),
@@ -69,19 +80,46 @@ impl<'a> Bucket<'a> {
             quota,
             level,
             at_us,
+            lent: Lent::default(),
         })
     }
 
+    /// The same bucket with so much lent, if that can be; no fuller than that leaves room for.
+    pub(super) fn lending(self, lent: Lent) -> Self {
+        let longest = self.at_us.saturating_add(LONGEST_LEASE_US);
+        let is_live = lent.tokens > 0 && self.at_us < lent.until_us && lent.until_us <= longest;
+        let lent = if is_live { lent } else { Lent::default() };
+        let bucket = Self { lent, ..self };
+        Self {
+            level: bucket.level.min(bucket.ceiling()),
+            ..bucket
+        }
+    }
+
     pub(super) fn refilled(self, now_us: u64) -> Self {
+        let lasting = self.gaining(now_us.min(self.lent.until_us), self.ceiling());
+        if now_us < self.lent.until_us {
+            return lasting;
+        }
+        let lent = Lent::default();
+        Self { lent, ..lasting }.gaining(now_us, self.quota.full())
+    }
+
+    fn gaining(self, now_us: u64, most: u64) -> Self {
         let gained = now_us
             .saturating_sub(self.at_us)
             .saturating_mul(self.quota.gain());
-        let level = self.level.saturating_add(gained).min(self.quota.full());
         Self {
-            level,
+            level: self.level.saturating_add(gained).min(most),
             at_us: self.at_us.max(now_us),
             ..self
         }
+    }
+
+    /// Units that the bucket fills to while tokens are lent.
+    pub(super) fn ceiling(&self) -> u64 {
+        let lent = self.lent.tokens.min(self.quota.capacity());
+        self.quota.full() - lent * self.quota.unit()
     }
 
     fn notice(&self, now_us: u64) -> Option<Notice> {
@@ -92,7 +130,7 @@ impl<'a> Bucket<'a> {
         let price = cost.get() * self.quota.unit();
         if self.level < price {
             return Err(Refused {
-                retry_after: self.time_to_gain(price - self.level),
+                retry_after: self.time_to(price),
             });
         }
         let left = Self {
@@ -105,7 +143,7 @@ impl<'a> Bucket<'a> {
         })
     }
 
-    fn kept(&self, write: impl Fn(&Self) -> State) -> Kept {
+    pub(super) fn kept(&self, write: impl Fn(&Self) -> State) -> Kept {
         Kept {
             state: write(self),
             fresh_at_us: self.fresh_at_us(),
@@ -131,31 +169,36 @@ impl<'a> Bucket<'a> {
             .get()
             .saturating_mul(self.quota.unit())
             .saturating_sub(faded);
-        let level = self.level.saturating_add(worth).min(self.quota.full());
+        let level = self.level.saturating_add(worth).min(self.ceiling());
         Self { level, ..self }.kept(write)
     }
 
     fn standing(&self) -> Standing {
         let (full, unit) = (self.quota.full(), self.quota.unit());
-        let to_next = if self.level == full {
-            0
-        } else {
-            unit - self.level % unit
-        };
+        let next = self.level - self.level % unit + unit;
         Standing {
             remaining: self.level / unit,
-            reset_after: self.time_to_gain(full - self.level),
-            next_after: self.time_to_gain(to_next),
+            reset_after: self.time_to(full),
+            next_after: self.time_to(next.min(full)),
         }
     }
 
     fn fresh_at_us(&self) -> u64 {
-        self.at_us
-            .saturating_add((self.quota.full() - self.level).div_ceil(self.quota.gain()))
+        self.at_us.saturating_add(self.us_to(self.quota.full()))
     }
 
-    fn time_to_gain(&self, units: u64) -> Duration {
-        Duration::from_micros(units.div_ceil(self.quota.gain()))
+    fn time_to(&self, level: u64) -> Duration {
+        Duration::from_micros(self.us_to(level))
+    }
+
+    /// Microseconds until the bucket has gained up to that level, at most full. What is lent is waited for.
+    fn us_to(&self, level: u64) -> u64 {
+        let gain = self.quota.gain();
+        let gained = level.saturating_sub(self.level).div_ceil(gain);
+        match level.saturating_sub(self.ceiling()) {
+            0 => gained,
+            above => gained.max(self.lent.until_us - self.at_us + above.div_ceil(gain)),
+        }
     }
 }
 

@@ -21,12 +21,21 @@ impl State {
         Self(fields)
     }
 
-    /// Reads the fields of a record. `None` when one is missing, is no plain decimal or is too large.
-    pub fn parse<'a>(fields: impl IntoIterator<Item = Option<&'a [u8]>>) -> Option<Self> {
+    /// Reads the fields of a record. `None` when one of the first `required` is missing, is no plain decimal or is too
+    /// large; such a one of the others is 0.
+    pub fn parse<'a>(
+        fields: impl IntoIterator<Item = Option<&'a [u8]>>,
+        required: usize,
+    ) -> Option<Self> {
         let mut state = Self([0; MAX_FIELDS]);
         let mut places = state.0.iter_mut();
-        for field in fields {
-            *places.next()? = integer(field?)?;
+        for (i, field) in fields.into_iter().enumerate() {
+            let value = field.and_then(integer);
+            *places.next()? = if i < required {
+                value?
+            } else {
+                value.unwrap_or(0)
+            };
         }
         Some(state)
     }
@@ -73,10 +82,18 @@ mod tests {
 
     #[test]
     fn a_missing_field_makes_it_unreadable() {
-        assert_eq!(State::parse([Some(&b"1"[..]), None]), None);
+        assert_eq!(State::parse([Some(&b"1"[..]), None], 2), None);
         assert_eq!(
-            State::parse([Some(&b"1"[..]), Some(b"2")]),
+            State::parse([Some(&b"1"[..]), Some(b"2")], 2),
             Some(State::new([1, 2]))
+        );
+    }
+
+    #[test]
+    fn a_missing_optional_field_is_0() {
+        assert_eq!(
+            State::parse([Some(&b"1"[..]), None, Some(b"odd"), Some(b"4")], 1),
+            Some(State::new([1, 0, 0, 4]))
         );
     }
 }

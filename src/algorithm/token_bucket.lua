@@ -1,40 +1,79 @@
 -- Token bucket, the twin of token_bucket.rs: the same integers, all below 2^53, so that doubles hold them exactly.
 
--- The level in units and the time of a record, which may be of another quota; nil when it is not ours.
+-- The level in units and the time of a record, which may be of another quota; nil when it is not ours. If tokens of it are
+-- lent, also the level that it fills to meanwhile, how many are lent, and until when.
 local function token_bucket_level(record, capacity, unit)
   local tokens, at, fraction, fraction_of = integers(record[1], record[2], record[3], record[4])
   if not tokens then return nil end
-  return carried(tokens, fraction, fraction_of, at, capacity, unit), at
+  local level = carried(tokens, fraction, fraction_of, at, capacity, unit)
+  local leased, lease_until = record[5] and integer(record[5]), record[6] and integer(record[6])
+  if not level or not leased or not lease_until or leased == 0
+      or lease_until <= at or lease_until > at + LONGEST_LEASE then
+    return level, at
+  end
+  local ceiling = leased < capacity and (capacity - leased) * unit or 0
+  return level < ceiling and level or ceiling, at, ceiling, leased, lease_until
+end
+
+-- The same after refilling, with a notice behind the time; a record that is not ours is a full bucket.
+local function token_bucket_refilled(record, now, capacity, gain, unit)
+  local level, at, ceiling, leased, lease_until = token_bucket_level(record, capacity, unit)
+  local full, notice = capacity * unit, 0
+  if not level then return full, now, is_foreign(record, 6) end
+  if not leased then return refilled(level, at, now, full, gain) end
+  if now >= lease_until then
+    level = refilled(level, at, lease_until, ceiling, gain)
+    return refilled(level, lease_until, now, full, gain)
+  end
+  level, at, notice = refilled(level, at, now, ceiling, gain)
+  return level, at, notice, ceiling, leased, lease_until
 end
 
 algorithms.tokenbucket = {
   read = function(key)
-    return redis.pcall('HMGET', key, 'tokens', 'last_refill', 'fraction', 'fraction_of')
+    return redis.pcall('HMGET', key, 'tokens', 'last_refill', 'fraction', 'fraction_of', 'leased', 'lease_until')
   end,
 
+  refilled = token_bucket_refilled,
+
   step = function(record, now, cost, capacity, gain, unit)
-    local full, notice = capacity * unit, 0
-    local level, at = token_bucket_level(record, capacity, unit)
-    if level then
-      level, at, notice = refilled(level, at, now, full, gain)
-    else
-      level, at, notice = full, now, is_foreign(record, 4)
-    end
+    local full = capacity * unit
+    local level, at, notice, ceiling, leased, lease_until = token_bucket_refilled(record, now, capacity, gain, unit)
     local left, retry, r, s, n, r2, s2, n2, told, fresh_at = take(level, at, notice, cost, full, gain, unit)
+    if leased then
+      local wait = lease_until - at
+      s = time_to(full, level, ceiling, wait, gain)
+      n = time_to(level - level % unit + unit, level, ceiling, wait, gain)
+      if left then
+        s2 = time_to(full, left, ceiling, wait, gain)
+        n2 = time_to(left - left % unit + unit, left, ceiling, wait, gain)
+        fresh_at = at + s2
+      else
+        retry = time_to(cost * unit, level, ceiling, wait, gain)
+      end
+    end
     if not left then return retry, r, s, n, r2, s2, n2, told end
     local part = left % unit
+    if leased then
+      return retry, r, s, n, r2, s2, n2, told, fresh_at, (left - part) / unit, at, part, unit, leased, lease_until
+    end
     return retry, r, s, n, r2, s2, n2, told, fresh_at, (left - part) / unit, at, part, unit
   end,
 
   credit = function(record, _, charged_at, tokens, capacity, gain, unit)
     local full = capacity * unit
-    local level, at = token_bucket_level(record, capacity, unit)
+    local level, at, ceiling, leased, lease_until = token_bucket_level(record, capacity, unit)
     if not level then return nil end
-    level = credited(level, at, charged_at, tokens, full, gain, unit)
+    level = credited(level, at, charged_at, tokens, ceiling or full, gain, unit)
     local part = level % unit
+    if leased then
+      local fresh_at = at + time_to(full, level, ceiling, lease_until - at, gain)
+      return fresh_at, (level - part) / unit, at, part, unit, leased, lease_until
+    end
     return at + ceil_div(full - level, gain), (level - part) / unit, at, part, unit
   end,
 
+  -- What is lent stays as it is: only lease.lua changes it.
   write = function(key, record, tokens, at, fraction, fraction_of)
     at, fraction_of = as_text(at), as_text(fraction_of)
     if record[4] == fraction_of then

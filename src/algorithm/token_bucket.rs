@@ -7,8 +7,11 @@
 //! **Formula.** In units ([`Quota::unit`] to a token): `level(now) = min(full, level + (now - last_refill) * gain)`;
 //! admitted when `level >= cost * unit`. Only integers, so refilling a -> b -> c equals a -> c.
 //!
-//! **State.** Four integers: `tokens` (whole tokens) and `last_refill` (microseconds since 1970), as a person would
+//! **State.** Four integers, and two while tokens are lent (below): `tokens` (whole tokens) and `last_refill` (microseconds since 1970), as a person would
 //! read them, and `fraction / fraction_of`, the part of a token that is on its way. It is absent when full.
+//!
+//! **Leases.** Instances may take tokens ahead and spend them by themselves. `leased` says how many they may still hold
+//! and `lease_until` until when; so long the bucket refills only to `capacity - leased`. Steps leave both as they are.
 //!
 //! **Cost.** O(1) in time and space per key.
 //!
@@ -20,7 +23,7 @@
 //! **Source.** J. Turner, "New directions in communications (or which way to the information age?)", IEEE
 //! Communications Magazine 24(10), 1986; RFC 2697 for the continuous form.
 
-use super::bucket::{Bucket, step};
+use super::bucket::{Bucket, Lent, step};
 use super::{Algorithm, Kept, Remembered, State, Step};
 use crate::domain::{Cost, Quota};
 
@@ -35,6 +38,10 @@ impl Algorithm for TokenBucket {
 
     fn fields(&self) -> &'static [&'static str] {
         &["tokens", "last_refill", "fraction", "fraction_of"]
+    }
+
+    fn optional_fields(&self) -> &'static [&'static str] {
+        &["leased", "lease_until"]
     }
 
     fn step(&self, quota: &Quota, remembered: Remembered, now_us: u64, cost: Cost) -> Step {
@@ -53,16 +60,20 @@ impl Algorithm for TokenBucket {
     }
 }
 
-fn read(
+pub(super) fn read(
     quota: &Quota,
-    State([tokens, at_us, fraction, fraction_of, ..]): State,
+    State([tokens, at_us, fraction, fraction_of, leased, until_us]): State,
 ) -> Option<Bucket<'_>> {
-    Bucket::carried(quota, tokens, fraction, fraction_of, at_us)
+    let bucket = Bucket::carried(quota, tokens, fraction, fraction_of, at_us)?;
+    let tokens = leased;
+    Some(bucket.lending(Lent { tokens, until_us }))
 }
 
-fn write(bucket: &Bucket<'_>) -> State {
+pub(super) fn write(bucket: &Bucket<'_>) -> State {
     let unit = bucket.quota.unit();
-    State::new([bucket.level / unit, bucket.at_us, bucket.level % unit, unit])
+    let Lent { tokens, until_us } = bucket.lent;
+    let (whole, part) = (bucket.level / unit, bucket.level % unit);
+    State([whole, bucket.at_us, part, unit, tokens, until_us])
 }
 
 #[cfg(test)]
@@ -86,6 +97,7 @@ mod tests {
             quota,
             level: quota.full(),
             at_us: NOON,
+            lent: Lent::default(),
         }
     }
 

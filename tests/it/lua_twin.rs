@@ -40,6 +40,8 @@ struct Case {
     wait_us: i64,
     charged_ago_us: u64,
     cost: u64,
+    /// Tokens of it that are lent, where an algorithm lends, and for how many microseconds from the last charge.
+    lent: Option<(u64, u64)>,
 }
 
 /// Numbers of every size, the ends of the range among them.
@@ -96,15 +98,17 @@ fn cases() -> impl Strategy<Value = Case> {
         moves(),
         prop_oneof![Just(0), 0_u64..20_000_000],
         sized(1 << 50),
+        proptest::option::of((sized(1 << 53), sized(100_000_000))),
     )
         .prop_map(
-            |(quotas, history, tampered, wait_us, charged_ago_us, cost)| Case {
+            |(quotas, history, tampered, wait_us, charged_ago_us, cost, lent)| Case {
                 quotas,
                 history,
                 tampered,
                 wait_us,
                 charged_ago_us,
                 cost,
+                lent,
             },
         )
 }
@@ -138,6 +142,13 @@ fn question(algorithm: &dyn Algorithm, case: &Case) -> Question {
             .collect(),
         _ => vec![String::new(); algorithm.fields().len()],
     };
+    let optional = algorithm.optional_fields().len();
+    fields.extend(vec![String::new(); optional]);
+    if let (Some((leased, lasts_us)), 2) = (case.lent, optional) {
+        let places = fields.len() - 2;
+        fields[places] = leased.to_string();
+        fields[places + 1] = now_us.saturating_add(lasts_us).to_string();
+    }
     for (field, text) in &case.tampered {
         if let Some(field) = fields.get_mut(*field) {
             field.clone_from(text);
@@ -158,7 +169,8 @@ fn in_rust(algorithm: &dyn Algorithm, asked: &Question) -> Vec<String> {
         .fields
         .iter()
         .map(|text| Some(text.as_bytes()).filter(|text| !text.is_empty()));
-    let remembered = match State::parse(fields) {
+    let required = algorithm.fields().len();
+    let remembered = match State::parse(fields, required) {
         Some(state) => Remembered::State(state),
         None if asked.fields.iter().all(String::is_empty) => Remembered::Nothing,
         None => Remembered::Foreign,
@@ -177,11 +189,12 @@ fn in_rust(algorithm: &dyn Algorithm, asked: &Question) -> Vec<String> {
         ]
     };
     let kept = |kept: Kept| {
-        [
-            vec![kept.fresh_at_us],
-            kept.state.0[..algorithm.fields().len()].to_vec(),
-        ]
-        .concat()
+        let (own, optional) = kept.state.0.split_at(required);
+        let mut numbers = [vec![kept.fresh_at_us], own.to_vec()].concat();
+        if optional.iter().any(|value| *value != 0) {
+            numbers.extend(optional);
+        }
+        numbers
     };
     let notice = notice.map_or(0, |notice| notice as u64 + 1);
     let mut numbers = vec![outcome.map_or_else(|refused| micros(refused.retry_after), |_| 0)];

@@ -69,7 +69,7 @@ async fn read(
         .pipeline(&reading)
         .await
         .map_err(|error| classify(&error))?;
-    record::parse(replies, places.len())
+    record::parse(replies, places)
 }
 
 async fn write(

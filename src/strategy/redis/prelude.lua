@@ -12,6 +12,7 @@ local ceil, find, format = math.ceil, string.find, string.format
 local FOREIGN_RECORD, CLOCK_BEHIND = 1, 2        -- notices
 local CLOCK_TOLERANCE = 1000000                  -- microseconds that a clock may step back without a notice
 local LATEST, LARGEST = 2^52, 2^50               -- past these a record is not ours
+local LONGEST_LEASE = 60000000                   -- microseconds; a record that says more lends nothing
 local LONGEST_FILL = 50 * 365 * 86400000000      -- microseconds
 local EXACT = 2^53                               -- below it a number holds every integer
 

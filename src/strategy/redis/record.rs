@@ -61,7 +61,8 @@ pub(super) fn read(pipeline: &mut Pipeline, places: &[Place<'_>]) {
         pipeline
             .cmd("HMGET")
             .arg(key.as_str())
-            .arg(algorithm.fields());
+            .arg(algorithm.fields())
+            .arg(algorithm.optional_fields());
     }
     pipeline.cmd("TIME");
 }
@@ -69,8 +70,9 @@ pub(super) fn read(pipeline: &mut Pipeline, places: &[Place<'_>]) {
 /// What [`read`] brought: what each record holds, and the server's time in microseconds.
 pub(super) fn parse(
     mut replies: Vec<Value>,
-    records: usize,
+    places: &[Place<'_>],
 ) -> Result<(Vec<Remembered>, u64), Fault> {
+    let records = places.len();
     if replies.len() != records + 1 {
         return Err(Fault::BadReply(format!(
             "{} replies to {} reads",
@@ -82,13 +84,16 @@ pub(super) fn parse(
         .pop()
         .and_then(|value| redis::from_redis_value(value).ok());
     let (seconds, micros) = time.ok_or_else(|| Fault::BadReply("not a time".to_owned()))?;
-    let remembered: Option<Vec<_>> = replies.iter().map(remembered).collect();
+    let records = replies.iter().zip(places);
+    let remembered: Option<Vec<_>> = records
+        .map(|(fields, (_, algorithm))| remembered(fields, algorithm.fields().len()))
+        .collect();
     let remembered =
         remembered.ok_or_else(|| Fault::BadReply("not the fields of a hash".to_owned()))?;
     Ok((remembered, seconds * 1_000_000 + micros))
 }
 
-fn remembered(fields: &Value) -> Option<Remembered> {
+fn remembered(fields: &Value, required: usize) -> Option<Remembered> {
     let Value::Array(fields) = fields else {
         return None;
     };
@@ -99,12 +104,12 @@ fn remembered(fields: &Value) -> Option<Remembered> {
         Value::BulkString(bytes) => Some(&bytes[..]),
         _ => None,
     });
-    Some(State::parse(text).map_or(Remembered::Foreign, Remembered::State))
+    Some(State::parse(text, required).map_or(Remembered::Foreign, Remembered::State))
 }
 
 /// Appends the commands that write one record with its expiry. The caller makes them one atomic step.
 ///
-/// The expiry is absolute: a relative one would forget a record too early after the server's clock stepped back.
+/// Optional fields stay as they are: no step changes them. The expiry is absolute: a relative one would forget a record too early after the server's clock stepped back.
 pub(super) fn write(pipeline: &mut Pipeline, (key, algorithm): Place<'_>, kept: &Kept) {
     let hset = pipeline.cmd("HSET").arg(key.as_str());
     for (field, value) in algorithm.fields().iter().zip(kept.state.0) {

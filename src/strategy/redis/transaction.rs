@@ -201,7 +201,7 @@ impl Session {
         }
         watch.ignore();
         record::read(&mut reading, places);
-        record::parse(self.query(&reading).await?, places.len())
+        record::parse(self.query(&reading).await?, places)
     }
 
     /// Whether it was committed; not, if somebody changed a watched key. Either way nothing is watched any more.
