@@ -53,6 +53,7 @@ pub(crate) async fn run(arguments: &ArgMatches) {
         hasher: RandomState::new(),
         seed: number("seed") + number("number"),
         denial_cache: None,
+        lease_max: 10,
         care: None,
     };
     let strategy = strategy(&plan, fault, number("number"));

@@ -9,6 +9,7 @@ mod gcra;
 mod judge;
 #[cfg(test)]
 mod laws;
+mod lease;
 mod sliding_window;
 mod state;
 mod token_bucket;
@@ -22,6 +23,8 @@ use crate::domain::{Cost, Quota};
 pub use fixed_window::FixedWindow;
 pub use gcra::Gcra;
 pub use judge::{Intent, Judgement, Write, judge, judge_one};
+pub(crate) use lease::percent;
+pub use lease::{LeaseAsk, Lending, lend};
 pub use sliding_window::SlidingWindow;
 pub use state::{MAX_FIELDS, State};
 pub use token_bucket::TokenBucket;
@@ -67,6 +70,11 @@ pub trait Algorithm: Send + Sync + fmt::Debug {
 
     /// The names of the integers that it remembers, at most [`MAX_FIELDS`], in the order of a [`State`].
     fn fields(&self) -> &'static [&'static str];
+
+    /// The names of those that a record may lack, behind [`fields`](Self::fields); then they are 0. No step changes them.
+    fn optional_fields(&self) -> &'static [&'static str] {
+        &[]
+    }
 
     /// What happens if `cost` tokens are asked for at `now_us` (microseconds since 1970).
     ///
@@ -154,6 +162,10 @@ pub enum Notice {
     ClockBehind,
 }
 
+/// Longest time for which tokens of a record may be lent, in microseconds: 1 minute. A record that says more is believed
+/// to lend nothing.
+pub const LONGEST_LEASE_US: u64 = 60_000_000;
+
 /// How far a clock may step back without a [`Notice`], in microseconds: 1 s.
 pub const CLOCK_TOLERANCE_US: u64 = 1_000_000;
 
@@ -186,7 +198,8 @@ mod tests {
                 );
             }
             assert!(
-                (1..=MAX_FIELDS).contains(&algorithm.fields().len()),
+                (1..=MAX_FIELDS)
+                    .contains(&(algorithm.fields().len() + algorithm.optional_fields().len())),
                 "{algorithm:?}"
             );
             assert_eq!(

@@ -106,7 +106,7 @@ fn variables() -> String {
         .map(|algorithm| algorithm.name())
         .collect();
     let mut text = format!(
-        "LIMITER_STRATEGY is <algorithm>-<strategy>, any of each:\n  algorithms  {}\n  strategies  {}\n\n\
+        "LIMITER_STRATEGY is <algorithm>-<strategy>, any of each, but lease with tokenbucket alone:\n  algorithms  {}\n  strategies  {}\n\n\
          Settings are environment variables, or lines of a file .env:\n",
         algorithms.join(", "),
         Kind::ALL.map(Kind::name).join(", ")

@@ -14,6 +14,9 @@ use crate::strategy::factory::Kind;
 const DENIAL_CACHE: &str = "a duration with its unit, such as 500ms, up to 1m, or `off`";
 const MOST_DENIAL_CACHE: Duration = Duration::from_secs(60);
 
+/// What `LIMITER_LEASE_MAX` allows: above a half, little would be left for those who hold no lease.
+const LEASE_MAX: &str = "a share from 1% to 50%, such as 10%";
+
 /// What is limited and how.
 #[derive(Debug, Clone)]
 pub struct Limiter {
@@ -32,6 +35,8 @@ pub struct Limiter {
     pub instances: u64,
     /// Reads `LIMITER_DENIAL_CACHE`. Default 1 s; `None` for `off`.
     pub denial_cache: Option<Duration>,
+    /// Reads `LIMITER_LEASE_MAX`. Default 10 %; used by `lease` alone.
+    pub lease_max: u64,
     /// Reads `LIMITER_MAX_KEYS`. Default 1,000,000.
     pub max_keys: usize,
     /// Reads `LIMITER_IPV6_PREFIX`. Default 64.
@@ -101,6 +106,10 @@ impl Limiter {
                     .filter(|longest| *longest <= MOST_DENIAL_CACHE)
                     .map(Some),
             }),
+            lease_max: reader.value("LIMITER_LEASE_MAX", LEASE_MAX, |text| {
+                let share = text.strip_suffix('%')?.trim_end().parse().ok()?;
+                (1..=50).contains(&share).then_some(share)
+            }),
             max_keys: reader.value("LIMITER_MAX_KEYS", "a number from 1 to 100000000", |text| {
                 text.parse()
                     .ok()
@@ -126,6 +135,7 @@ fn strategy(reader: &mut Reader) -> Pair {
         algorithm::ALL
             .iter()
             .flat_map(|algorithm| Kind::ALL.map(|kind| (*algorithm, kind)))
+            .filter(|(algorithm, kind)| kind.serves(*algorithm))
     };
     let name = |(algorithm, kind): Pair| pair_name(algorithm, kind);
     let given = reader
@@ -133,17 +143,26 @@ fn strategy(reader: &mut Reader) -> Pair {
         .unwrap_or_default()
         .trim()
         .to_owned();
-    let chosen = reader.optional(
-        "LIMITER_STRATEGY",
-        &nearest(&given, pairs().map(name)),
-        |text| pairs().find(|pair| name(*pair) == text),
-    );
+    let allowed = without_leases(&given).unwrap_or_else(|| nearest(&given, pairs().map(name)));
+    let chosen = reader.optional("LIMITER_STRATEGY", &allowed, |text| {
+        pairs().find(|pair| name(*pair) == text)
+    });
     let has_redis = super::redis::NAMES
         .iter()
         .any(|name| reader.text(name).is_some());
     chosen.unwrap_or_else(|| {
         let default = named("tokenbucket").expect("the default algorithm exists");
         (default, if has_redis { Kind::Lua } else { Kind::Memory })
+    })
+}
+
+/// What is allowed instead of an algorithm that cannot lend.
+fn without_leases(given: &str) -> Option<String> {
+    let (algorithm, kind) = given.split_once('-')?;
+    let (algorithm, kind) = (named(algorithm)?, Kind::named(kind)?);
+    let exact = pair_name(algorithm, Kind::Lua);
+    (!kind.serves(algorithm)).then(|| {
+        format!("a strategy: only a token bucket can lend; take tokenbucket-lease or {exact}")
     })
 }
 

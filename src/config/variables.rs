@@ -143,6 +143,11 @@ pub const VARIABLES: &[Variable] = &[
         "longest that a denial is remembered here instead of asking Redis again; `off`",
     ),
     plain(
+        "LIMITER_LEASE_MAX",
+        "10%",
+        "most that tokenbucket-lease takes ahead of a hot key: a share of what is left",
+    ),
+    plain(
         "LIMITER_MAX_KEYS",
         "1000000",
         "most keys that this process remembers",

@@ -26,6 +26,8 @@ pub enum Source {
     Local,
     /// This instance, which remembers that the store denied the same a moment ago.
     Cache,
+    /// This instance, of tokens that it took ahead in the store.
+    Lease,
     /// Nobody: the store could not, and the charge is one that then passes uncounted.
     Nobody,
 }
@@ -37,6 +39,7 @@ impl Source {
             Self::Store => "store",
             Self::Local => "local",
             Self::Cache => "cache",
+            Self::Lease => "lease",
             Self::Nobody => "nobody",
         }
     }
@@ -88,6 +91,11 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// Whether it says anything of the store as it is now: not what was remembered of it, nor what was taken ahead there.
+    pub fn is_news(&self) -> bool {
+        !self.is_from(Source::Cache) && !self.is_from(Source::Lease)
+    }
+
     /// Whether any of its decisions came from there.
     pub fn is_from(&self, source: Source) -> bool {
         self.decisions

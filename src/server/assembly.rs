@@ -24,6 +24,7 @@ pub(super) fn plan(config: &Config, clock: Arc<dyn Clock>) -> Plan {
         hasher: RandomState::new(),
         seed: fastrand::u64(..),
         denial_cache: config.limiter.denial_cache,
+        lease_max: config.limiter.lease_max,
         care: None,
     }
 }

@@ -11,9 +11,10 @@ use tracing::debug;
 
 use super::breaker::{Breaker, Breaking};
 use super::pulse::Pulse;
-use super::redis::{Hash, Heart, Link, Lua, Settings, Transaction, pool};
+use super::redis::{Hash, Heart, Lender, Link, Lua, Settings, Transaction, pool};
 use super::supervisor::supervise;
-use super::{Deadline, DenialCache, Fallback, Fault, Members, Memory, Strategy};
+use super::{Deadline, DenialCache, Fallback, Fault, Lease, Members, Memory, Strategy};
+use crate::algorithm::{Algorithm, TokenBucket};
 use crate::domain::Clock;
 
 /// Shared connections for strategies that pipeline; one can carry some 80,000 decisions a second.
@@ -26,6 +27,8 @@ pub enum Kind {
     Lua,
     /// WATCH, MULTI, EXEC.
     Transaction,
+    /// The script, and tokens of hot keys that each instance takes ahead.
+    Lease,
     /// Read, decide, write: not atomic.
     Hash,
     /// In this process.
@@ -34,13 +37,20 @@ pub enum Kind {
 
 impl Kind {
     /// Every strategy.
-    pub const ALL: [Self; 4] = [Self::Lua, Self::Transaction, Self::Hash, Self::Memory];
+    pub const ALL: [Self; 5] = [
+        Self::Lua,
+        Self::Transaction,
+        Self::Lease,
+        Self::Hash,
+        Self::Memory,
+    ];
 
     /// The word by which it is chosen.
     pub fn name(self) -> &'static str {
         match self {
             Self::Lua => "lua",
             Self::Transaction => "transaction",
+            Self::Lease => "lease",
             Self::Hash => "hash",
             Self::Memory => "memory",
         }
@@ -49,6 +59,11 @@ impl Kind {
     /// The strategy of that name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Whether there is more to it than the script does for this algorithm: only a token bucket lends.
+    pub fn serves(self, algorithm: &dyn Algorithm) -> bool {
+        self != Self::Lease || algorithm.name() == TokenBucket.name()
     }
 
     /// Whether it remembers in Redis.
@@ -78,6 +93,8 @@ pub struct Plan {
     pub seed: u64,
     /// How long denials are remembered; `None` for not at all. `hash` and `memory` never remember them.
     pub denial_cache: Option<Duration>,
+    /// Most that `lease` takes ahead, in percent of what is left.
+    pub lease_max: u64,
     /// What is done about a store that fails; `None` for nothing but telling each request of its fault.
     pub care: Option<Care>,
 }
@@ -161,7 +178,7 @@ pub fn build(plan: &Plan) -> Result<Stack, Fault> {
     };
     let link = bare.link.clone();
     let bounded: Arc<dyn Strategy> = Arc::new(Deadline::new(
-        plan.with_denial_cache(bare.strategy),
+        plan.with_lease(plan.with_denial_cache(bare.strategy), &link),
         plan.timeout,
         plan.seed,
     ));
@@ -213,7 +230,7 @@ impl Plan {
     /// The strategy alone; `None` for the one that needs no store.
     fn bare(&self) -> Result<Option<Bare>, Fault> {
         let (strategy, link, pool): (Arc<dyn Strategy>, _, _) = match self.kind {
-            Kind::Lua => {
+            Kind::Lua | Kind::Lease => {
                 let link = self.link(SHARED_CONNECTIONS)?;
                 (Arc::new(Lua::new(link.clone())), link, None)
             }
@@ -248,6 +265,20 @@ impl Plan {
             )),
             _ => strategy,
         }
+    }
+
+    /// Outside of the denial cache: what a lease pays nobody needs to be asked for.
+    fn with_lease(&self, strategy: Arc<dyn Strategy>, link: &Link) -> Arc<dyn Strategy> {
+        if self.kind != Kind::Lease {
+            return strategy;
+        }
+        Arc::new(Lease::new(
+            strategy,
+            Arc::new(Lender::new(link.clone())),
+            self.clock.clone(),
+            self.lease_max,
+            self.hasher.clone(),
+        ))
     }
 
     fn memory(&self) -> Memory {

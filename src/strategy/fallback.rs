@@ -79,8 +79,8 @@ impl Fallback {
         intent: Intent,
     ) -> Result<Verdict, Fault> {
         match asked.await {
-            // What was remembered of the store is no news.
-            Ok(verdict) if verdict.is_from(Source::Cache) => Ok(verdict),
+            // What was remembered of the store, or taken ahead there, is no news.
+            Ok(verdict) if !verdict.is_news() => Ok(verdict),
             Ok(verdict) => {
                 for (charge, decision) in charges.iter().zip(&verdict.decisions) {
                     if is_local(charge) {
@@ -309,7 +309,7 @@ impl Strategy for Fallback {
 
     fn ask<'a>(&'a self, charges: &'a [Charge], intent: Intent) -> Deciding<'a> {
         let asked = match self.store.ask(charges, intent).at_once() {
-            Ok(Ok(verdict)) if verdict.is_from(Source::Cache) => {
+            Ok(Ok(verdict)) if !verdict.is_news() => {
                 return Deciding::ready(Ok(verdict));
             }
             Ok(answer) => Deciding::ready(answer),

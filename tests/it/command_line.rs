@@ -99,6 +99,19 @@ fn every_problem_is_listed_at_once_and_the_exit_code_is_78() {
 }
 
 #[test]
+fn leases_of_what_cannot_lend_are_refused() {
+    for algorithm in ["gcra", "slidingwindow", "fixedwindow"] {
+        let given = format!("{algorithm}-lease");
+        let output = run(&[], &[("LIMITER_STRATEGY", &given)]);
+        assert_eq!(output.status.code(), Some(78), "{given}");
+        let said = text(&output.stderr);
+        let instead =
+            format!("only a token bucket can lend; take tokenbucket-lease or {algorithm}-lua");
+        assert!(said.contains(&instead), "{said}");
+    }
+}
+
+#[test]
 fn values_past_their_bounds_are_refused() {
     let long = "1".repeat(5_000);
     for (name, value) in [
@@ -116,6 +129,9 @@ fn values_past_their_bounds_are_refused() {
         ("LIMITER_INSTANCES", "10001"),
         ("LIMITER_DENIAL_CACHE", "0ms"),
         ("LIMITER_DENIAL_CACHE", "61s"),
+        ("LIMITER_LEASE_MAX", "0%"),
+        ("LIMITER_LEASE_MAX", "51%"),
+        ("LIMITER_LEASE_MAX", "10"),
         ("HTTP_MAX_CONNECTIONS", "0"),
         ("HTTP_MAX_CONNECTIONS_PER_PEER", "0"),
         ("HTTP_MAX_REQUESTS", "1000001"),
@@ -400,6 +416,7 @@ async fn debug_shows_no_secret() {
             hasher: RandomState::new(),
             seed: 0,
             denial_cache: None,
+            lease_max: 10,
             care: None,
         };
         let stack = build(&plan).unwrap();

@@ -15,6 +15,7 @@ mod faults;
 mod held_replies;
 mod http;
 mod instances;
+mod lease;
 mod lua_batch;
 mod lua_twin;
 mod operations;

@@ -32,6 +32,7 @@ fn instance(kind: Kind, redis: &RedisServer, name: &str) -> Stack {
         hasher: RandomState::new(),
         seed: 42,
         denial_cache: Some(Duration::from_secs(1)),
+        lease_max: 10,
         care: Some(Care {
             instance: name.to_owned(),
             key_prefix: "t:".to_owned(),

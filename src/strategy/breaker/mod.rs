@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 
 use super::{Deciding, Fault, Scope, Strategy};
 use crate::algorithm::Intent;
-use crate::domain::{Charge, Clock, Key, Receipt, Source, Verdict};
+use crate::domain::{Charge, Clock, Key, Receipt, Verdict};
 
 use machine::Machine;
 pub use machine::{Pass, State};
@@ -174,8 +174,9 @@ impl Strategy for Breaking {
         let Some(pass) = self.breaker.pass() else {
             return Deciding::ready(Err(Fault::Resting));
         };
-        // What was remembered of the store says nothing about how it is now.
-        let is_news = |answer: &Result<Verdict, Fault>| !matches!(answer, Ok(verdict) if verdict.is_from(Source::Cache));
+        // What was remembered of the store, or taken ahead there, says nothing about how it is now.
+        let is_news =
+            |answer: &Result<Verdict, Fault>| !matches!(answer, Ok(verdict) if !verdict.is_news());
         let asked = match self.inner.ask(charges, intent).at_once() {
             Ok(answer) if !is_news(&answer) => return Deciding::ready(answer),
             Ok(answer) => Deciding::ready(answer),

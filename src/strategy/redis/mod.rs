@@ -8,6 +8,7 @@ mod heartbeat;
 mod inspect;
 mod keeper;
 mod lane;
+mod lender;
 mod lua;
 mod question;
 mod queue;
@@ -22,6 +23,7 @@ pub use connection::{Link, LinkStatus};
 pub use hash::Hash;
 pub use heartbeat::Heart;
 pub(super) use inspect::inspect;
+pub use lender::Lender;
 pub use lua::Lua;
 pub use settings::Settings;
 #[cfg(feature = "planted-faults")]

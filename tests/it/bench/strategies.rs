@@ -37,6 +37,7 @@ pub(crate) fn plan(kind: Kind, address: &str) -> Plan {
         hasher: RandomState::new(),
         seed: 42,
         denial_cache: None,
+        lease_max: 10,
         care: None,
     }
 }
@@ -46,6 +47,7 @@ pub(crate) fn bare(kind: Kind, settings: &Settings, pool_size: usize) -> Arc<dyn
     let link = Link::open(settings, 1, PATIENCE, 42).unwrap();
     match kind {
         Kind::Lua => Arc::new(Lua::new(link)),
+        Kind::Lease => panic!("it is more than one strategy"),
         Kind::Hash => Arc::new(Hash::new(link)),
         Kind::Transaction => {
             let pool = pool(settings, pool_size, PATIENCE).unwrap();
