@@ -23,6 +23,8 @@ pub(crate) struct Op {
     pub(crate) retry_after_us: u64,
     /// What was told to be the time until the bucket is full.
     pub(crate) reset_after_us: u64,
+    /// Whether the instance decided by itself: then the store's time is an estimate.
+    pub(crate) alone: bool,
 }
 
 impl Op {
@@ -39,9 +41,9 @@ impl Op {
             reset_after_us,
             ..
         } = self;
-        let admitted = u8::from(self.admitted);
+        let (admitted, alone) = (u8::from(self.admitted), u8::from(self.alone));
         format!(
-            "{key} {cost} {invoked_us} {returned_us} {now_us} {admitted} {remaining} {retry_after_us} {reset_after_us}"
+            "{key} {cost} {invoked_us} {returned_us} {now_us} {admitted} {remaining} {retry_after_us} {reset_after_us} {alone}"
         )
     }
 }
@@ -62,11 +64,12 @@ impl FromStr for Op {
             remaining,
             retry_after_us,
             reset_after_us,
+            alone,
         ] = numbers[..]
         else {
-            return Err(format!("{line:?}: not nine numbers"));
+            return Err(format!("{line:?}: not ten numbers"));
         };
-        let admitted = admitted == 1;
+        let (admitted, alone) = (admitted == 1, alone == 1);
         Ok(Self {
             key,
             cost,
@@ -77,6 +80,7 @@ impl FromStr for Op {
             remaining,
             retry_after_us,
             reset_after_us,
+            alone,
         })
     }
 }

@@ -12,10 +12,10 @@ use tollgate::server::MonotonicClock;
 use tollgate::strategy::Strategy;
 use tollgate::strategy::factory::{Kind, Plan, build};
 use tollgate::strategy::redis::Settings;
-use tollgate::{Charge, Cost, Identity, Key, Limit, RuleName};
+use tollgate::{Charge, Cost, Identity, Key, Limit, RuleName, Source};
 
 use crate::history::Op;
-use crate::run::quota;
+use crate::run::{LEASE_MAX, quota};
 
 /// Longest that a decision may take: the machine may stall.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -53,14 +53,15 @@ pub(crate) async fn run(arguments: &ArgMatches) {
         hasher: RandomState::new(),
         seed: number("seed") + number("number"),
         denial_cache: None,
-        lease_max: 10,
+        lease_max: LEASE_MAX,
         care: None,
     };
     let strategy = strategy(&plan, fault, number("number"));
     let limit = Limit {
         algorithm,
-        quota: quota(),
+        quota: quota(plan.kind),
     };
+    let rests = plan.kind == Kind::Lease;
     let until_us = match number("seconds") {
         0 => u64::MAX,
         seconds => wall_us() + seconds * 1_000_000,
@@ -71,7 +72,11 @@ pub(crate) async fn run(arguments: &ArgMatches) {
         let rng = fastrand::Rng::with_seed(number("seed") ^ (number("number") << 32) ^ task);
         let ops =
             number("ops") / number("tasks") + u64::from(task < number("ops") % number("tasks"));
-        let share = Share { ops, until_us };
+        let share = Share {
+            ops,
+            until_us,
+            rests,
+        };
         tokio::spawn(ask(strategy, limit, number("keys"), share, rng, sender));
     }
     drop(sender);
@@ -87,6 +92,18 @@ pub(crate) async fn run(arguments: &ArgMatches) {
 struct Share {
     ops: u64,
     until_us: u64,
+    /// Whether all tasks of all instances rest at the same time, again and again.
+    rests: bool,
+}
+
+/// How often all rest, and for how long: long enough for every bucket to fill up while leases are held.
+const REST_EVERY_US: u64 = 400_000;
+const REST_US: u64 = 130_000;
+
+/// How much longer the rest takes that is on now.
+fn rest(now_us: u64) -> Option<Duration> {
+    let into_us = now_us % REST_EVERY_US;
+    (into_us < REST_US).then(|| Duration::from_micros(REST_US - into_us))
 }
 
 #[cfg(not(feature = "planted-faults"))]
@@ -128,6 +145,11 @@ async fn ask(
         );
         let cost_of = Cost::new(cost).expect("1 or more");
         let charge = Charge::new(name, limit, cost_of).expect("costs are within the capacity");
+        if share.rests
+            && let Some(rest) = rest(wall_us())
+        {
+            tokio::time::sleep(rest).await;
+        }
         let invoked_us = wall_us();
         if invoked_us > share.until_us {
             return;
@@ -145,6 +167,7 @@ async fn ask(
             remaining: decision.remaining,
             retry_after_us: decision.retry_after().map_or(0, micros),
             reset_after_us: micros(decision.reset_after),
+            alone: decision.source == Source::Lease,
         };
         if to.send(op).await.is_err() {
             return;

@@ -13,12 +13,24 @@ use tollgate::algorithm::Algorithm;
 use tollgate::strategy::factory::Kind;
 
 use crate::history::Op;
-use crate::{law, replay};
+use crate::{law, leases, replay};
 
 /// The limit of every key: small and fast, so that a run meets full, drained and expired buckets many times.
-pub(crate) fn quota() -> Quota {
-    Quota::new(20, 700, Duration::from_secs(1)).expect("it can be counted")
+///
+/// From one that small nothing is lent: with leases it is large enough for that, and full again within a tenth of a
+/// lease.
+pub(crate) fn quota(kind: Kind) -> Quota {
+    let (capacity, rate) = match kind {
+        Kind::Lease => (2_000, 20_000),
+        _ => (20, 700),
+    };
+    Quota::new(capacity, rate, Duration::from_secs(1)).expect("it can be counted")
 }
+
+/// Most that is taken ahead, in percent of what is left.
+pub(crate) const LEASE_MAX: u64 = 10;
+/// With leases so many times the requests: most of them are decided by the instances, and fast.
+const LEASE_OPS: u64 = 20;
 
 /// How far two readings of this machine's clock may be apart: `memory` reads the monotonic one, which is not slewed.
 const CLOCK_SLACK_US: u64 = 20_000;
@@ -51,6 +63,10 @@ pub(crate) struct Findings {
     pub(crate) off_the_clock: u64,
     /// Keys in Redis without an expiry.
     pub(crate) without_expiry: u64,
+    /// Requests that an instance decided by itself.
+    pub(crate) alone: u64,
+    /// Requests that were denied while others held what they asked for, or had lost it: as leases may.
+    pub(crate) denied_by_leases: u64,
 }
 
 impl Findings {
@@ -86,7 +102,19 @@ impl fmt::Display for Findings {
             self.operations, self.granted
         )?;
         self.checks()
-            .try_for_each(|(name, count)| write!(f, ", {count} {name}"))
+            .try_for_each(|(name, count)| write!(f, ", {count} {name}"))?;
+        if self.alone > 0 {
+            let Self {
+                alone,
+                denied_by_leases,
+                ..
+            } = self;
+            write!(
+                f,
+                ", {alone} of leases, {denied_by_leases} denied by leases"
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -100,7 +128,7 @@ impl Run {
         for op in &ops {
             by_key.entry(op.key).or_default().push(*op);
         }
-        let quota = quota();
+        let quota = quota(self.kind);
         let mut found = Findings {
             operations: ops.len() as u64,
             without_expiry,
@@ -108,15 +136,23 @@ impl Run {
         };
         for ops in by_key.values() {
             let admitted: Vec<Op> = ops.iter().filter(|op| op.admitted).copied().collect();
+            found.granted += admitted.len() as u64;
+            found.out_of_order += out_of_order(ops);
+            found.off_the_clock += off_the_clock(ops);
+            if self.kind == Kind::Lease {
+                found.alone += ops.iter().filter(|op| op.alone).count() as u64;
+                found.above_the_law += law::sure_excess(&quota, &admitted);
+                let denials = leases::denials(&quota, LEASE_MAX, ops);
+                found.denied_by_leases += denials.while_lent;
+                found.replay.wrong_denials += denials.wrong;
+                continue;
+            }
             let replay =
                 replay::differences(self.algorithm, &quota, ops, self.kind == Kind::Transaction);
-            found.granted += admitted.len() as u64;
             found.above_the_law += law::excess(self.algorithm.name(), &quota, &admitted);
             found.replay.wrong_grants += replay.wrong_grants;
             found.replay.wrong_denials += replay.wrong_denials;
             found.replay.wrong_numbers += replay.wrong_numbers;
-            found.out_of_order += out_of_order(ops);
-            found.off_the_clock += off_the_clock(ops);
         }
         found
     }
@@ -160,7 +196,11 @@ impl Run {
     }
 
     fn instance(&self, redis: &Redis, number: u64) -> Child {
-        let share = self.ops / self.instances + u64::from(number < self.ops % self.instances);
+        let ops = match self.kind {
+            Kind::Lease => self.ops.saturating_mul(LEASE_OPS),
+            _ => self.ops,
+        };
+        let share = ops / self.instances + u64::from(number < ops % self.instances);
         let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
         command.args([
             "instance",
@@ -201,9 +241,10 @@ fn off_the_clock(ops: &[Op]) -> u64 {
 
 /// How many requests were decided at a time before that of one that had ended before they began.
 fn out_of_order(ops: &[Op]) -> u64 {
-    let mut by_return = ops.to_vec();
+    // Who decides by itself only estimates the time.
+    let mut by_return: Vec<Op> = ops.iter().filter(|op| !op.alone).copied().collect();
+    let mut by_invocation = by_return.clone();
     by_return.sort_unstable_by_key(|op| op.returned_us);
-    let mut by_invocation = ops.to_vec();
     by_invocation.sort_unstable_by_key(|op| op.invoked_us);
     let (mut ended, mut latest_us, mut count) = (by_return.iter().peekable(), 0, 0);
     for op in &by_invocation {
