@@ -97,8 +97,8 @@ struct Share {
 }
 
 /// How often all rest, and for how long: long enough for every bucket to fill up while leases are held.
-const REST_EVERY_US: u64 = 400_000;
-const REST_US: u64 = 130_000;
+const REST_EVERY_US: u64 = 600_000;
+const REST_US: u64 = 250_000;
 
 /// How much longer the rest takes that is on now.
 fn rest(now_us: u64) -> Option<Duration> {

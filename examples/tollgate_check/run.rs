@@ -17,11 +17,11 @@ use crate::{law, leases, replay};
 
 /// The limit of every key: small and fast, so that a run meets full, drained and expired buckets many times.
 ///
-/// From one that small nothing is lent: with leases it is large enough for that, and full again within a tenth of a
+/// From one that small nothing is lent: with leases it is large enough for that, and full again within a fifth of a
 /// lease.
 pub(crate) fn quota(kind: Kind) -> Quota {
     let (capacity, rate) = match kind {
-        Kind::Lease => (2_000, 20_000),
+        Kind::Lease => (1_000, 5_000),
         _ => (20, 700),
     };
     Quota::new(capacity, rate, Duration::from_secs(1)).expect("it can be counted")

@@ -36,6 +36,8 @@ pub(crate) fn pairs(rows: &[Row], markdown: bool) -> String {
             granted,
             above_the_law,
             replay,
+            alone,
+            denied_by_leases,
             ..
         } = row.found;
         let Differences {
@@ -44,10 +46,13 @@ pub(crate) fn pairs(rows: &[Row], markdown: bool) -> String {
             wrong_numbers,
         } = replay;
         let verdict = match (row.found.is_clean(), row.must_be_clean) {
-            (true, true) => "exact",
-            (false, false) => "races, as documented",
-            (true, false) => "no race was met",
-            (false, true) => "WRONG",
+            (true, true) if alone > 0 => {
+                format!("never too much; {denied_by_leases} denied by leases")
+            }
+            (true, true) => "exact".to_owned(),
+            (false, false) => "races, as documented".to_owned(),
+            (true, false) => "no race was met".to_owned(),
+            (false, true) => "WRONG".to_owned(),
         };
         let numbers = [
             operations,
@@ -58,12 +63,7 @@ pub(crate) fn pairs(rows: &[Row], markdown: bool) -> String {
             above_the_law,
         ];
         let numbers = numbers.map(|number| number.to_string());
-        [
-            vec![row.name.clone()],
-            numbers.to_vec(),
-            vec![verdict.to_owned()],
-        ]
-        .concat()
+        [vec![row.name.clone()], numbers.to_vec(), vec![verdict]].concat()
     });
     table(&head, cells.collect(), markdown)
 }
