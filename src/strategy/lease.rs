@@ -12,13 +12,14 @@
 //! How much is taken follows demand: as many tokens as were asked for in this period or the last, so it doubles while a
 //! key grows hot and is what a period needs after that.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use smallvec::smallvec;
 
 use super::{Deciding, Fault, Strategy};
@@ -36,6 +37,8 @@ const CLOCK_MARGIN: u64 = 100;
 /// Most keys whose demand is known; those of more ask exactly.
 const MOST_KEYS: usize = 65_536;
 const SHARDS: usize = 64;
+/// How often a full shard is looked through for keys that are cold, in microseconds.
+const SWEEP_EVERY_US: u64 = PERIOD_US;
 
 /// What the store lends, and its decision on the charge that was sent along.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,13 +80,21 @@ pub struct Lease {
     /// In percent.
     share: u64,
     hasher: RandomState,
-    shards: Box<[Mutex<HashMap<Key, Purse>>]>,
+    shards: Box<[Mutex<Shard>]>,
     tickets: AtomicU64,
+}
+
+/// The keys of one lock.
+#[derive(Debug, Default)]
+struct Shard {
+    purses: HashTable<Purse>,
+    swept_us: u64,
 }
 
 /// What is known of one key here.
 #[derive(Debug)]
 struct Purse {
+    key: Key,
     limit: Limit,
     demand: Demand,
     held: Option<Held>,
@@ -169,9 +180,10 @@ impl Lease {
         if !is_lent_from {
             return Way::Exact;
         }
-        let mut shard = self.shard(charge.key());
+        let hash = self.hasher.hash_one(charge.key());
+        let mut shard = self.shard(hash);
         let now_us = self.clock.now_us();
-        let Some(purse) = purse(&mut shard, charge, now_us) else {
+        let Some(purse) = shard.purse(hash, charge, now_us, &self.hasher) else {
             return Way::Exact;
         };
         let wanted = purse.demand.count(charge.cost().get(), now_us);
@@ -213,8 +225,19 @@ impl Lease {
         Ok(verdict(charge, &lent))
     }
 
-    fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, Purse>> {
-        let place = self.hasher.hash_one(key) % SHARDS as u64;
+    /// Lets somebody change what is known of a key, if anything is.
+    fn change<T>(&self, key: &Key, change: impl FnOnce(&mut Purse) -> T) -> Option<T> {
+        let hash = self.hasher.hash_one(key);
+        let mut shard = self.shard(hash);
+        shard
+            .purses
+            .find_mut(hash, |purse| purse.key == *key)
+            .map(change)
+    }
+
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+        // The table within takes the lowest and the highest bits.
+        let place = (hash >> 32) % SHARDS as u64;
         let place = usize::try_from(place).expect("below the number of shards");
         self.shards[place]
             .lock()
@@ -222,21 +245,38 @@ impl Lease {
     }
 }
 
-/// The purse of a key; `None` when there is no room for a new one.
-fn purse<'a>(
-    shard: &'a mut HashMap<Key, Purse>,
-    charge: &Charge,
-    now_us: u64,
-) -> Option<&'a mut Purse> {
-    if !shard.contains_key(charge.key()) {
+impl Shard {
+    /// The purse of a key; `None` when there is no room for a new one.
+    fn purse(
+        &mut self,
+        hash: u64,
+        charge: &Charge,
+        now_us: u64,
+        hasher: &RandomState,
+    ) -> Option<&mut Purse> {
+        let is_of = |purse: &Purse| purse.key == *charge.key();
         let room = MOST_KEYS / SHARDS;
-        if shard.len() >= room {
-            shard.retain(|_, purse| !purse.is_idle(now_us));
-            if shard.len() >= room {
-                return None;
+        if self.purses.len() >= room {
+            if now_us >= self.swept_us.saturating_add(SWEEP_EVERY_US) {
+                self.swept_us = now_us;
+                self.purses.retain(|purse| !purse.is_idle(now_us));
+            }
+            if self.purses.len() >= room {
+                return self.purses.find_mut(hash, is_of);
             }
         }
-        let purse = Purse {
+        let rehash = |purse: &Purse| hasher.hash_one(&purse.key);
+        Some(match self.purses.entry(hash, is_of, rehash) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(Purse::of(charge, now_us)).into_mut(),
+        })
+    }
+}
+
+impl Purse {
+    fn of(charge: &Charge, now_us: u64) -> Self {
+        Self {
+            key: charge.key().clone(),
             limit: charge.limit(),
             demand: Demand {
                 since_us: now_us,
@@ -245,13 +285,9 @@ fn purse<'a>(
             held: None,
             ticket: None,
             rests_until_us: 0,
-        };
-        shard.insert(charge.key().clone(), purse);
+        }
     }
-    shard.get_mut(charge.key())
-}
 
-impl Purse {
     /// Pays of the lease, if that still runs and holds enough.
     fn pay(&mut self, charge: &Charge, now_us: u64) -> Option<Verdict> {
         let cost = charge.cost().get();
@@ -298,38 +334,37 @@ struct UnderWay<'a> {
 impl UnderWay<'_> {
     fn ended(&self, lent: &Lent, sent_us: u64) {
         let told_us = self.lease.clock.now_us();
-        let mut shard = self.lease.shard(self.key);
-        let Some(purse) = shard
-            .get_mut(self.key)
-            .filter(|purse| purse.ticket == Some(self.ticket))
-        else {
-            return;
-        };
-        if lent.granted == 0 {
-            purse.rests_until_us = told_us.saturating_add(REST_US);
-            return;
-        }
         let lasts_us = lent.lasts_us - lent.lasts_us.div_ceil(CLOCK_MARGIN);
-        purse.held = Some(Held {
-            epoch_us: lent.until_us,
-            until_us: sent_us.saturating_add(lasts_us),
-            left: lent.granted,
-            spent: 0,
-            told_us,
-            store_us: lent.now_us,
-            besides: lent.remaining.saturating_sub(lent.granted),
+        self.change(|purse| {
+            if lent.granted == 0 {
+                purse.rests_until_us = told_us.saturating_add(REST_US);
+                return;
+            }
+            purse.held = Some(Held {
+                epoch_us: lent.until_us,
+                until_us: sent_us.saturating_add(lasts_us),
+                left: lent.granted,
+                spent: 0,
+                told_us,
+                store_us: lent.now_us,
+                besides: lent.remaining.saturating_sub(lent.granted),
+            });
+        });
+    }
+
+    /// Nothing is changed of a purse that was made anew since: the lease is of what was reset.
+    fn change(&self, change: impl FnOnce(&mut Purse)) {
+        self.lease.change(self.key, |purse| {
+            if purse.ticket == Some(self.ticket) {
+                change(purse);
+            }
         });
     }
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        let mut shard = self.lease.shard(self.key);
-        if let Some(purse) = shard.get_mut(self.key)
-            && purse.ticket == Some(self.ticket)
-        {
-            purse.ticket = None;
-        }
+        self.change(|purse| purse.ticket = None);
     }
 }
 
@@ -388,7 +423,12 @@ impl Strategy for Lease {
     }
 
     fn reset<'a>(&'a self, key: &'a Key) -> Deciding<'a, ()> {
-        self.shard(key).remove(key);
+        let hash = self.hasher.hash_one(key);
+        let mut shard = self.shard(hash);
+        if let Ok(known) = shard.purses.find_entry(hash, |purse| purse.key == *key) {
+            known.remove();
+        }
+        drop(shard);
         self.inner.reset(key)
     }
 }
