@@ -17,7 +17,7 @@ use crate::bench::{Folder, RedisServer, charge, quota};
 
 /// Store timeout of the tests: these machines stall.
 const PATIENCE: Duration = Duration::from_secs(30);
-const EXACT: [Kind; 2] = [Kind::Lua, Kind::Transaction];
+const EXACT: [Kind; 3] = [Kind::Lua, Kind::Transaction, Kind::Lease];
 const BEATS: &str = "t:!instances";
 
 /// An instance of that name, with everything that is done about a store that fails.
