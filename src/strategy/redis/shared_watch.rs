@@ -39,7 +39,7 @@ impl SharedWatch {
                 .pipeline(&reading)
                 .await
                 .map_err(|error| classify(&error))?;
-            let (remembered, now_us) = record::parse(replies, places.len())?;
+            let (remembered, now_us) = record::parse(replies, &places)?;
             let judged = judge(charges, intent, |i| remembered[i], now_us);
             let mut writing = redis::pipe();
             writing.cmd("MULTI").ignore();
