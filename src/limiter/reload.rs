@@ -200,12 +200,13 @@ impl Reloader {
         self.told = text;
         let refusal = findings.summary();
         let version = self.limiter.rules().version();
+        // Before it is told, so that whoever reads of it finds it so.
+        *self.status.lock() = Some(refusal.clone());
+        self.status.refused.fetch_add(1, Ordering::Relaxed);
         error!(%version, refusal, "the rules file was refused: the rules before it stay in force");
         for problem in findings.iter().take(MOST_LOGGED) {
             warn!(%version, %problem, "the rules file was refused");
         }
-        *self.status.lock() = Some(refusal);
-        self.status.refused.fetch_add(1, Ordering::Relaxed);
     }
 }
 
