@@ -18,11 +18,12 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
 use axum::response::Response;
-use tollgate::algorithm::TokenBucket;
+use tollgate::algorithm::{LeaseAsk, TokenBucket};
 use tollgate::http::RateLimitLayer;
 use tollgate::limiter::{Call, Limiter, Rule};
-use tollgate::strategy::{DenialCache, Memory, Strategy};
-use tollgate::{Charge, Cost, Identity, Key, Limit, ManualClock, Quota, RuleName};
+use tollgate::strategy::lease::{Lends, Lent};
+use tollgate::strategy::{Deciding, DenialCache, Lease, Memory, Strategy};
+use tollgate::{Charge, Cost, Identity, Key, Limit, ManualClock, Quota, RuleName, Source};
 use tower::{Layer, Service, service_fn};
 
 const REQUESTS: u64 = 100;
@@ -108,6 +109,35 @@ fn a_remembered_denial_allocates_nothing() {
         each(|| assert!(!now(cache.decide(&charges)).unwrap().admitted)),
         0
     );
+}
+
+/// A store that lends whatever is wanted.
+#[derive(Debug)]
+struct Rich;
+
+impl Lends for Rich {
+    fn lend<'a>(&'a self, _: &'a Charge, _: LeaseAsk) -> Deciding<'a, Lent> {
+        Deciding::ready(Ok(Lent {
+            now_us: 0,
+            retry_after_us: 0,
+            remaining: 10_000,
+            reset_after_us: 0,
+            next_after_us: 0,
+            granted: 1_000,
+            until_us: 1_000_000,
+            lasts_us: 1_000_000,
+        }))
+    }
+}
+
+#[test]
+fn a_request_that_a_lease_pays_for_allocates_nothing() {
+    let (inner, lender) = (Arc::new(memory()), Arc::new(Rich));
+    let lease = Lease::new(inner, lender, clock(), 10, RandomState::new());
+    let charges = [charge(10_000)];
+    let ask = || now(lease.decide(&charges)).unwrap().decisions[0].source;
+    while ask() != Source::Lease {}
+    assert_eq!(each(|| assert_eq!(ask(), Source::Lease)), 0);
 }
 
 /// The identity, the key and the key as the strategies share it.

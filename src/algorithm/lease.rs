@@ -149,3 +149,140 @@ impl Lending {
         self.step.notice
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOON: u64 = 1_762_668_474_000_000;
+
+    fn asking(wanted: u64) -> LeaseAsk {
+        LeaseAsk {
+            epoch_us: 0,
+            spent: 0,
+            returned: 0,
+            wanted,
+            least: 1,
+            share: 100,
+            period_us: 1_000_000,
+        }
+    }
+
+    fn state(lending: &Lending) -> State {
+        lending.kept.unwrap().state
+    }
+
+    fn step(quota: &Quota, state: State, now_us: u64, cost: u64) -> Step {
+        let cost = Cost::new(cost).unwrap();
+        TokenBucket.step(quota, Remembered::State(state), now_us, cost)
+    }
+
+    #[test]
+    fn lends_a_share_of_what_is_left_and_no_more_than_that_of_the_capacity_in_all() {
+        let quota = Quota::new(1_000, 1, Duration::from_secs(100)).unwrap();
+        let ask = LeaseAsk {
+            share: 10,
+            ..asking(5_000)
+        };
+        let first = lend(&quota, Remembered::Nothing, NOON, Cost::MIN, &ask);
+        assert_eq!((first.granted, first.lasts_us), (99, 1_000_000));
+        let of = Remembered::State(state(&first));
+        let later = NOON + 400_000;
+        let second = lend(&quota, of, later, Cost::MIN, &ask);
+        assert_eq!(second.granted, 1, "of 100 in all");
+        assert_eq!(
+            (second.until_us, second.lasts_us),
+            (first.until_us, 600_000)
+        );
+        let of = Remembered::State(state(&second));
+        assert_eq!(lend(&quota, of, later, Cost::MIN, &ask).granted, 0);
+    }
+
+    #[test]
+    fn what_is_settled_can_be_lent_again() {
+        let quota = Quota::new(1_000, 1, Duration::from_secs(100)).unwrap();
+        let first = lend(&quota, Remembered::Nothing, NOON, Cost::MIN, &asking(600));
+        let of = Remembered::State(state(&first));
+        let ask = LeaseAsk {
+            epoch_us: first.until_us,
+            spent: 500,
+            returned: 100,
+            ..asking(600)
+        };
+        let all = Cost::new(499).unwrap();
+        let second = lend(&quota, of, NOON + 1, all, &ask);
+        assert!(
+            second.step.outcome.is_ok(),
+            "399 were left and 100 came back"
+        );
+        let State([tokens, _, _, _, leased, _]) = state(&second);
+        assert_eq!((tokens, leased), (0, 0));
+        // A report of an epoch that is over counts for nothing.
+        let late = LeaseAsk {
+            epoch_us: first.until_us + 1,
+            ..ask
+        };
+        let refused = lend(&quota, of, NOON + 1, all, &late);
+        assert!(refused.step.outcome.is_err() && refused.kept.is_none());
+    }
+
+    prop_compose! {
+        /// A bucket of which something is lent, and its record.
+        fn lending()(
+            capacity in 2_u64..500, tokens in 1_u64..5_000, period_us in 1_000_u64..20_000_000,
+            used in 1_u64..500, wanted in 1_u64..500
+        ) -> (Quota, State) {
+            let quota = Quota::new(capacity, tokens, Duration::from_micros(period_us)).unwrap();
+            let used = Cost::new(used.min(capacity - 1)).unwrap();
+            (quota, state(&lend(&quota, Remembered::Nothing, NOON, used, &asking(wanted))))
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn waits_are_true_while_tokens_are_lent(
+            (quota, state) in lending(), later_us in 0_u64..2_000_000, cost in 1_u64..500
+        ) {
+            let (now_us, cost) = (NOON + later_us, cost.min(quota.capacity()));
+            let asked = step(&quota, state, now_us, cost);
+            let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap();
+            if let Err(refused) = asked.outcome {
+                let then_us = now_us + micros(refused.retry_after);
+                prop_assert!(step(&quota, state, then_us, cost).outcome.is_ok());
+                prop_assert!(step(&quota, state, then_us - 1, cost).outcome.is_err());
+            }
+            let before = asked.before;
+            let left = |then_us| step(&quota, state, then_us, 1).before.remaining;
+            if before.remaining < quota.capacity() {
+                let next_us = now_us + micros(before.next_after);
+                prop_assert!(left(next_us) > before.remaining && left(next_us - 1) == before.remaining);
+                let full_us = now_us + micros(before.reset_after);
+                prop_assert!(left(full_us) == quota.capacity() && left(full_us - 1) < quota.capacity());
+            }
+        }
+
+        #[test]
+        fn a_record_that_lends_is_kept_until_it_equals_a_fresh_one((quota, state) in lending(), cost in 1_u64..500) {
+            let cost = cost.min(quota.capacity());
+            let kept = read(&quota, state).unwrap().kept(write);
+            let fresh_us = kept.fresh_at_us;
+            prop_assert_eq!(step(&quota, state, fresh_us, cost).outcome.map(|taken| taken.after),
+                TokenBucket.step(&quota, Remembered::Nothing, fresh_us, Cost::new(cost).unwrap()).outcome.map(|taken| taken.after));
+            prop_assert!(step(&quota, state, fresh_us - 1, 1).before.remaining < quota.capacity());
+        }
+
+        #[test]
+        fn refilling_twice_equals_refilling_once_over_the_end_of_a_lease(
+            (quota, state) in lending(), a in 0_u64..1_500_000, b in 0_u64..1_500_000
+        ) {
+            let bucket = read(&quota, state).unwrap();
+            let twice = bucket.refilled(NOON + a).refilled(NOON + a + b);
+            let once = bucket.refilled(NOON + a + b);
+            prop_assert_eq!((twice.level, twice.at_us, twice.lent), (once.level, once.at_us, once.lent));
+        }
+    }
+}

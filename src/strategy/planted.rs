@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::factory::{self, Plan};
-use super::redis::{Link, Lua, SharedWatch};
-use super::{Deadline, Deciding, Fault, Strategy};
+use super::redis::{Lender, Link, Lua, SharedWatch};
+use super::{Deadline, Deciding, Fault, Lease, Strategy};
 use crate::algorithm::Intent;
 use crate::domain::{Charge, Key, Receipt};
 
@@ -27,7 +27,9 @@ pub struct Planted {
 enum Plant {
     /// Replaces a piece of the script's text, on every instance.
     Script(&'static str, &'static str),
-    /// The same, on one instance alone.
+    /// The same, of the script that lends too.
+    ScriptThatLends(&'static str, &'static str),
+    /// The same as the first, on one instance alone.
     ScriptOfOne(&'static str, &'static str),
     /// Watches on a connection that others share.
     SharedWatch,
@@ -124,6 +126,15 @@ pub const FAULTS: &[Planted] = &[
         "",
     ),
     Planted {
+        name: "lent-and-forgotten",
+        pair: ("tokenbucket", "lease"),
+        about: "what is lent is only debited: the bucket fills up while it is held",
+        plant: Plant::ScriptThatLends(
+            "return level < ceiling and level or ceiling, at, ceiling,",
+            "return level, at, capacity * unit,",
+        ),
+    },
+    Planted {
         name: "lost-update",
         pair: ("tokenbucket", "transaction"),
         about: "a transaction without a watch: reads of both, then writes of both",
@@ -163,13 +174,20 @@ pub fn build(plan: &Plan, name: &str, number: u64) -> Result<Arc<dyn Strategy>, 
             return Ok(factory::build(plan).map_err(text)?.strategy);
         }
         Plant::Script(from, to) | Plant::ScriptOfOne(from, to) => {
-            let script = Lua::script();
-            if !script.contains(from) {
-                return Err(format!(
-                    "{name}: the script has no such text any more: {from}"
-                ));
-            }
-            Arc::new(Lua::with_script(link(plan)?, script.replace(from, to)))
+            let script = replaced(name, &Lua::script(), from, to)?;
+            Arc::new(Lua::with_script(link(plan)?, script))
+        }
+        Plant::ScriptThatLends(from, to) => {
+            let link = link(plan)?;
+            let deciding = replaced(name, &Lua::script(), from, to)?;
+            let lending = replaced(name, &Lender::script(), from, to)?;
+            Arc::new(Lease::new(
+                Arc::new(Lua::with_script(link.clone(), deciding)),
+                Arc::new(Lender::with_script(link, lending)),
+                plan.clock.clone(),
+                plan.lease_max,
+                plan.hasher.clone(),
+            ))
         }
         Plant::SharedWatch => Arc::new(SharedWatch::new(link(plan)?, name == "shared-watch")),
         Plant::Twice { one_in } => {
@@ -182,6 +200,15 @@ pub fn build(plan: &Plan, name: &str, number: u64) -> Result<Arc<dyn Strategy>, 
         }
     };
     Ok(Arc::new(Deadline::new(strategy, plan.timeout, plan.seed)))
+}
+
+fn replaced(name: &str, script: &str, from: &str, to: &str) -> Result<String, String> {
+    if script.contains(from) {
+        return Ok(script.replace(from, to));
+    }
+    Err(format!(
+        "{name}: the script has no such text any more: {from}"
+    ))
 }
 
 #[derive(Debug)]

@@ -1,4 +1,7 @@
 //! The same claims of every strategy with every algorithm, walked from the code's own lists.
+//!
+//! `lease` lends from no limit as small as those here, nor from other algorithms than a token bucket: what it asks exactly keeps
+//! every claim, and what it takes ahead is in `lease.rs`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;

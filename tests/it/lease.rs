@@ -1,14 +1,16 @@
 //! `lease` on a real server: the script against its Rust twin, and instances that share records.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use redis::Script;
 use tollgate::algorithm::{LUA, LeaseAsk, Remembered, State, lend, named};
-use tollgate::strategy::factory::{Kind, Stack};
+use tollgate::strategy::factory::{Care, Kind, Plan, Stack, build};
 use tollgate::{Charge, Cost, Quota, Source};
 
+use crate::bench::strategies::plan;
 use crate::bench::{RedisServer, charge, quota, stack};
 
 const FIELDS: [&str; 6] = [
@@ -228,6 +230,87 @@ async fn hot_keys_are_paid_of_leases_and_admitted_no_more() {
     assert_eq!(keys, expires);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn never_too_much_under_concurrency() {
+    let redis = RedisServer::start();
+    let one = Arc::new(one("crowd", quota(3_000)));
+    let instances = [(); 3].map(|()| stack(Kind::Lease, &redis.address()));
+    let tasks: Vec<_> = (0..24)
+        .map(|i| {
+            let (stack, one) = (instances[i % 3].clone(), one.clone());
+            tokio::spawn(async move {
+                let (mut admitted, mut paid) = (0, 0);
+                for _ in 0..400 {
+                    let (is_admitted, source) = source(&stack, &*one).await;
+                    admitted += u32::from(is_admitted);
+                    paid += u32::from(source == Source::Lease);
+                    tokio::task::yield_now().await;
+                }
+                (admitted, paid)
+            })
+        })
+        .collect();
+    let (mut admitted, mut paid) = (0, 0);
+    for task in tasks {
+        let (more, of_leases) = task.await.unwrap();
+        (admitted, paid) = (admitted + more, paid + of_leases);
+    }
+    assert!(admitted <= 3_000 && paid > 100, "{paid} of {admitted}");
+}
+
+/// What was taken ahead is spent while the breaker lets requests pass, and not after.
+#[tokio::test]
+async fn no_lease_is_spent_while_the_store_rests() {
+    let mut redis = RedisServer::start();
+    let care = Care {
+        instance: "a".to_owned(),
+        key_prefix: "t:".to_owned(),
+        instances: 1,
+    };
+    let plan = Plan {
+        timeout: Duration::from_secs(1),
+        care: Some(care),
+        ..plan(Kind::Lease, &redis.address())
+    };
+    let stack = build(&plan).unwrap();
+    let one = one("outage", quota(1_000));
+    let mut admitted = 0;
+    while source(&stack, &one).await.1 != Source::Lease {
+        admitted += 1;
+    }
+    redis.stop();
+    let breaker = stack.breaker.as_ref().unwrap();
+    while breaker.pass().is_some() {
+        admitted += u32::from(source(&stack, &one).await.0);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for _ in 0..2_000 {
+        let (is_admitted, source) = source(&stack, &one).await;
+        assert_eq!(source, Source::Local);
+        admitted += u32::from(is_admitted);
+    }
+    assert!(admitted <= 2_000, "{admitted}: the law and one capacity");
+}
+
+/// What a lease paid for goes back to the store.
+#[tokio::test]
+async fn what_a_lease_paid_for_can_be_given_back() {
+    let redis = RedisServer::start();
+    let stack = stack(Kind::Lease, &redis.address());
+    let one = one("back", quota(1_000));
+    let verdict = loop {
+        let verdict = stack.strategy.decide(&one).await.unwrap();
+        if verdict.is_from(Source::Lease) {
+            break verdict;
+        }
+    };
+    let left = || async { stack.strategy.peek(&one).await.unwrap().decisions[0].remaining };
+    let before = left().await;
+    let receipts = verdict.into_receipts(&one);
+    stack.strategy.give_back(receipts).await.unwrap();
+    assert_eq!(left().await, before + 1);
+}
+
 /// Others on the same record leave room for what is lent of it.
 #[tokio::test]
 async fn every_strategy_respects_what_is_lent() {
@@ -269,4 +352,28 @@ async fn a_loan_that_was_partly_written_is_ambiguous() {
     assert_eq!((fault.kind(), fault.is_ambiguous()), ("PARTLY", true));
     redis.run::<()>(&["ACL", "SETUSER", "default", "+pexpireat"]);
     assert_eq!(source(&lease, &one).await, (true, Source::Store));
+}
+
+/// What is held when the clock steps is spent or lost, and the bucket gains nothing by it.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_step_of_the_stores_clock_mints_nothing() {
+    const SECOND_US: i64 = 1_000_000;
+    for shift_us in [-30 * SECOND_US, 3_600 * SECOND_US] {
+        let clock = crate::bench::FakeClock::new();
+        let redis = RedisServer::start_in(&[], clock.variables().to_vec());
+        let stack = stack(Kind::Lease, &redis.address());
+        let one = one("stepped", quota(1_000));
+        let mut admitted = 0;
+        while source(&stack, &one).await.1 != Source::Lease {
+            admitted += 1;
+        }
+        clock.shift_us(shift_us);
+        for _ in 0..2_000 {
+            admitted += u32::from(source(&stack, &one).await.0);
+        }
+        // One was paid for before the step.
+        assert!(admitted < 1_000, "{admitted} with {shift_us}");
+        assert!(admitted >= 700, "{admitted} with {shift_us}");
+    }
 }

@@ -21,26 +21,28 @@ pub struct Lender {
 impl Lender {
     /// Lends over `link`.
     pub fn new(link: Link) -> Self {
+        Self::with_script(link, Self::script())
+    }
+
+    /// Runs `text` as the script.
+    pub(in crate::strategy) fn with_script(link: Link, text: String) -> Self {
         Self {
             link,
-            script: Script::new(Self::script()),
+            script: Script::new(text),
             notices: Notices::default(),
         }
     }
 
     /// The text of the script.
-    pub fn script() -> String {
+    pub(in crate::strategy) fn script() -> String {
         [include_str!("prelude.lua"), LUA, include_str!("lease.lua")].concat()
     }
 
     async fn call(&self, charge: &Charge, ask: LeaseAsk) -> Result<Lent, Fault> {
         let mut connection = self.link.connection().await?;
         let command = |command: &str, script: &str| call(command, script, charge, &ask);
-        let reply = self.script.call(&mut connection, command).await;
-        if let Err(fault) = &reply {
-            connection.heard(fault);
-        }
-        let (lent, notice) = read(&reply?)
+        let reply = self.script.call(&mut connection, command).await?;
+        let (lent, notice) = read(&reply)
             .ok_or_else(|| Fault::BadReply("not what the script returns".to_owned()))?;
         if let Some(notice) = notice {
             self.notices.tell(notice);
