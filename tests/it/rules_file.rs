@@ -106,17 +106,22 @@ fn good_files_are_read_without_a_word_and_said_in_words() {
 }
 
 #[test]
-fn the_examples_of_the_page_are_read_without_a_word() {
-    let page = include_str!("../../docs/rules.md");
+fn the_examples_of_the_pages_are_read_without_a_word() {
+    let pages = [
+        include_str!("../../docs/rules.md"),
+        include_str!("../../README.md"),
+        // As a block of a page.
+        concat!("```yaml\n", include_str!("../../rules/example.yaml")),
+    ];
+    let page = pages.join("\n```\n");
     let blocks = page
         .split("```yaml\n")
         .skip(1)
         .filter_map(|rest| rest.split("```").next());
     let files: Vec<&str> = blocks.filter(|block| block.contains("rules:\n")).collect();
-    assert!(!files.is_empty());
+    assert!(files.len() > 10, "{}", files.len());
     for text in files {
-        let rules =
-            read("good", "docs/rules.md", text).unwrap_or_else(|findings| panic!("{findings}"));
+        let rules = read("good", "example", text).unwrap_or_else(|findings| panic!("{findings}"));
         assert!(rules.warnings.is_empty(), "{}", rules.warnings);
     }
 }
