@@ -164,14 +164,13 @@ impl RuleSet {
                 continue;
             }
             match &rule.effect {
-                Effect::Exempt => break,
-                // What is only tried refuses nobody, and hides no rule below.
-                Effect::Deny if rule.mode == RuleMode::Shadow => set.counts[i].add(false),
-                Effect::Deny => {
-                    reading.refuse(Ruling::Banned { rule: i });
-                    break;
-                }
                 Effect::Limit(limiting) => reading.charge(i, rule, limiting, &facts, keys),
+                Effect::Deny if rule.mode == RuleMode::Shadow => set.counts[i].add(false),
+                Effect::Deny => reading.refuse(Ruling::Banned { rule: i }),
+                Effect::Exempt => {}
+            }
+            if rule.ends_the_reading() {
+                break;
             }
         }
         reading
@@ -192,7 +191,7 @@ impl RuleSet {
                 return Applies::No(mismatch);
             }
             let Some(limiting) = rule.limiting() else {
-                ended = rule.mode == RuleMode::Enforce;
+                ended = rule.ends_the_reading();
                 return Applies::Yes;
             };
             match limiting.identity(&facts, keys) {
@@ -205,6 +204,15 @@ impl RuleSet {
 }
 
 impl Rule {
+    /// Whether no rule below it applies to its requests. A ban that is only tried hides none.
+    fn ends_the_reading(&self) -> bool {
+        match self.effect {
+            Effect::Exempt => true,
+            Effect::Deny => self.mode == RuleMode::Enforce,
+            Effect::Limit(_) => false,
+        }
+    }
+
     /// Why a request is not meant; `None` if it is.
     fn mismatch(&self, facts: &Facts<'_>) -> Option<Mismatch<'_>> {
         // A browser that is refused the question cannot ask it: only who names OPTIONS wants it counted.
