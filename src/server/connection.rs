@@ -23,6 +23,7 @@ use tracing::{debug, warn};
 use super::head_timeout::{HeadTimeout, Serving};
 use super::peers::{Peers, Place};
 use super::shutdown::{Shutdown, Stage};
+use crate::config::Config;
 use crate::domain::Networks;
 
 /// Largest head of a request, in bytes; a larger one is answered 431.
@@ -47,6 +48,19 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Longest wait for open requests at a shutdown.
     pub drain: Duration,
+}
+
+impl From<&Config> for Limits {
+    fn from(config: &Config) -> Self {
+        Self {
+            connections: config.http.max_connections,
+            connections_per_peer: config.http.max_connections_per_peer,
+            trusted_proxies: config.http.trusted_proxies.clone(),
+            header_timeout: config.http.header_timeout,
+            idle_timeout: config.http.idle_timeout,
+            drain: config.server.shutdown_timeout,
+        }
+    }
 }
 
 /// Serves `app` until `stop` resolves, then drains; ends at once when the shutdown says so.

@@ -98,10 +98,7 @@ pub async fn run(
             draining: draining.clone(),
         },
         assembly::layer(&config, limiter.clone()),
-        Bounds {
-            requests: config.http.max_requests,
-            request_timeout: config.http.request_timeout,
-        },
+        Bounds::from(&config),
     );
 
     let set = limiter.rules();
@@ -122,14 +119,6 @@ pub async fn run(
         "listening"
     );
     drop(set);
-    let limits = Limits {
-        connections: config.http.max_connections,
-        connections_per_peer: config.http.max_connections_per_peer,
-        trusted_proxies: config.http.trusted_proxies.clone(),
-        header_timeout: config.http.header_timeout,
-        idle_timeout: config.http.idle_timeout,
-        drain: config.server.shutdown_timeout,
-    };
     let stop = async {
         shutdown.reached(Stage::Drain).await;
         draining.store(true, Ordering::Relaxed);
@@ -144,7 +133,7 @@ pub async fn run(
         reloader,
     };
     let following = tokio::spawn(reload::follow(live, reread));
-    connection::serve(listener, app, limits, stop, shutdown.clone()).await;
+    connection::serve(listener, app, (&config).into(), stop, shutdown.clone()).await;
     following.abort();
     tell_shadows(&limiter.rules());
     tokio::select! {

@@ -10,6 +10,7 @@ use axum::routing::{Route, get};
 use tower::{Layer, Service};
 
 use super::middleware;
+use crate::config::Config;
 use crate::http::routes::{Instance, api, health, livez, method_not_allowed, not_found, readyz};
 
 /// Bounds of what requests may take.
@@ -19,6 +20,15 @@ pub struct Bounds {
     pub requests: usize,
     /// Longest time for one request; then it is answered 503.
     pub request_timeout: Duration,
+}
+
+impl From<&Config> for Bounds {
+    fn from(config: &Config) -> Self {
+        Self {
+            requests: config.http.max_requests,
+            request_timeout: config.http.request_timeout,
+        }
+    }
 }
 
 /// `GET /api` and whatever else is asked for, behind the limits; `GET /health`, `/livez` and `/readyz` beside them, which

@@ -28,7 +28,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// Serves the contender of that name; settings are the service's own variables.
 pub(crate) async fn run(name: &str) -> Result<()> {
     let config = Config::read(&Environment::new(std::env::vars_os(), None))?;
-    let (instance, bounds) = (instance(&config), bounds(&config));
+    let (instance, bounds) = (instance(&config), Bounds::from(&config));
     let app = match name {
         "bare" => tollgate::server::router(instance, Identity::new(), bounds),
         "bare-429" => tollgate::server::router(instance, bare::DenyLayer, bounds),
@@ -42,12 +42,8 @@ pub(crate) async fn run(name: &str) -> Result<()> {
 async fn listen(config: &Config, app: Router) -> Result<()> {
     let listener = TcpListener::bind(config.server.address).await?;
     let limits = Limits {
-        connections: config.http.max_connections,
-        connections_per_peer: config.http.max_connections_per_peer,
-        trusted_proxies: config.http.trusted_proxies.clone(),
-        header_timeout: config.http.header_timeout,
-        idle_timeout: config.http.idle_timeout,
         drain: DRAIN,
+        ..Limits::from(config)
     };
     let (_commands, shutdown) = Shutdown::new();
     let stop = async {
@@ -70,12 +66,5 @@ fn instance(config: &Config) -> Instance {
         limiter: Arc::new(tollgate::in_memory(config.limiter.limit.quota)),
         reloads: None,
         draining: Arc::new(AtomicBool::new(false)),
-    }
-}
-
-fn bounds(config: &Config) -> Bounds {
-    Bounds {
-        requests: config.http.max_requests,
-        request_timeout: config.http.request_timeout,
     }
 }

@@ -78,36 +78,24 @@ fn read(reply: &Value) -> Option<(Lent, Option<Notice>)> {
     let Value::Array(values) = reply else {
         return None;
     };
-    let mut numbers = [0; 9];
-    if values.len() != numbers.len() {
-        return None;
-    }
-    for (place, value) in numbers.iter_mut().zip(values) {
-        let Value::Int(number) = value else {
-            return None;
-        };
-        *place = u64::try_from(*number).ok()?;
-    }
-    let [
-        now_us,
-        notice,
-        retry_after_us,
-        remaining,
-        reset_after_us,
-        next_after_us,
-        granted,
-        until_us,
-        lasts_us,
-    ] = numbers;
+    let mut numbers = values.iter().map(|value| match value {
+        Value::Int(number) => u64::try_from(*number).ok(),
+        _ => None,
+    });
+    let mut next = || numbers.next().flatten();
+    let (now_us, notice) = (next()?, next()?);
     let lent = Lent {
         now_us,
-        retry_after_us,
-        remaining,
-        reset_after_us,
-        next_after_us,
-        granted,
-        until_us,
-        lasts_us,
+        retry_after_us: next()?,
+        remaining: next()?,
+        reset_after_us: next()?,
+        next_after_us: next()?,
+        granted: next()?,
+        until_us: next()?,
+        lasts_us: next()?,
     };
-    Some((lent, Notice::from_number(notice)))
+    numbers
+        .next()
+        .is_none()
+        .then(|| (lent, Notice::from_number(notice)))
 }
