@@ -1,14 +1,11 @@
 //! The recipes of docs/rules.md, each against three instances on one Redis whose clock moves only when the recipe says so.
 
-use std::fs;
-use std::path::Path;
-
 use reqwest::{Client, Method, Response};
 use serde_json::Value;
 use tollgate::Clock;
 use tollgate::server::WallClock;
 
-use crate::bench::{FakeClock, Folder, Process, RedisServer};
+use crate::bench::{FakeClock, Process, RedisServer, RulesFile};
 
 const COOKBOOK: &str = include_str!("../../docs/rules.md");
 const INSTANCES: usize = 3;
@@ -105,13 +102,11 @@ async fn cook(recipe: &Recipe<'_>) {
     let mut now_us = i64::try_from(WallClock.now_us()).unwrap();
     clock.stop_at_us(now_us);
     let redis = RedisServer::start_in(&[], clock.variables().into());
-    let folder = Folder::new();
-    let path = Path::new(folder.path()).join("rules.yaml");
-    fs::write(&path, recipe.file).unwrap();
-    let address = redis.address();
+    let file = RulesFile::new(recipe.file);
+    let (address, path) = (redis.address(), file.path());
     let variables = [
         ("REDIS_ADDR", &*address),
-        ("RULES_FILE", path.to_str().unwrap()),
+        ("RULES_FILE", &*path),
         ("TRUSTED_PROXIES", "loopback"),
         ("RATELIMIT_SHADOW_HEADER", "on"),
         ("REDIS_TIMEOUT", "10s"),

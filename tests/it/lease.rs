@@ -282,7 +282,6 @@ async fn no_lease_is_spent_while_the_store_rests() {
     let breaker = stack.breaker.as_ref().unwrap();
     while breaker.pass().is_some() {
         admitted += u32::from(source(&stack, &one).await.0);
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     for _ in 0..2_000 {
         let (is_admitted, source) = source(&stack, &one).await;

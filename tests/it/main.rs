@@ -10,6 +10,7 @@ mod command_line;
 mod conformance;
 #[cfg(target_os = "linux")]
 mod cookbook;
+mod explain;
 mod fault_table;
 mod faults;
 mod held_replies;

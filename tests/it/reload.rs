@@ -1,7 +1,6 @@
 //! Rules that change under load, on real server processes.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,7 +10,7 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use crate::bench::{Folder, Process, RedisServer};
+use crate::bench::{Folder, Process, RedisServer, RulesFile};
 
 /// How long rules are swapped; `SWAP_SECONDS=60` for the long run.
 #[expect(
@@ -25,31 +24,6 @@ fn swap_for() -> Duration {
 
 const EVERY: Duration = Duration::from_millis(100);
 const CALLERS: usize = 8;
-
-/// A rules file that is replaced as a whole.
-struct File {
-    folder: Folder,
-}
-
-impl File {
-    fn new(content: &str) -> Self {
-        let file = Self {
-            folder: Folder::new(),
-        };
-        file.replace(content);
-        file
-    }
-
-    fn path(&self) -> PathBuf {
-        Path::new(self.folder.path()).join("rules.yaml")
-    }
-
-    fn replace(&self, content: &str) {
-        let next = Path::new(self.folder.path()).join("next");
-        fs::write(&next, content).unwrap();
-        fs::rename(next, self.path()).unwrap();
-    }
-}
 
 /// Two rules whose capacities tell which version they are of.
 fn version(number: u64) -> String {
@@ -107,10 +81,10 @@ async fn health(instance: &Process) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_swapped_under_load_are_never_mixed_and_a_broken_file_changes_nothing() {
     let redis = RedisServer::start();
-    let file = File::new(&version(0));
+    let file = RulesFile::new(&version(0));
     let instances = [Process::start(&[
         ("REDIS_ADDR", &redis.address()),
-        ("RULES_FILE", file.path().to_str().unwrap()),
+        ("RULES_FILE", &file.path()),
         ("REDIS_TIMEOUT", "10s"),
     ])];
     let over = Arc::new(AtomicBool::new(false));
@@ -179,8 +153,8 @@ async fn rules_swapped_under_load_are_never_mixed_and_a_broken_file_changes_noth
 /// What is doubtful in rules is told whenever they are put in force, and every line says of which version it is.
 #[test]
 fn the_log_tells_what_is_doubtful_and_what_is_wrong_in_a_file_that_is_read_again() {
-    let file = File::new(&version(0));
-    let mut process = Process::start(&[("RULES_FILE", file.path().to_str().unwrap())]);
+    let file = RulesFile::new(&version(0));
+    let mut process = Process::start(&[("RULES_FILE", &file.path())]);
     file.replace("lists: { spare: [192.0.2.1] }\nrules: [{ name: a, limit: 1/s }]\n");
     process.signal("HUP");
     let lines = process.until_logged("other rules are in force");
@@ -210,11 +184,11 @@ async fn a_limit_raised_and_lowered_under_load_admits_no_more_than_the_larger() 
     };
     for algorithm in ["tokenbucket-lua", "gcra-lua", "tokenbucket-transaction"] {
         let redis = RedisServer::start();
-        let file = File::new(&of(SMALL));
+        let file = RulesFile::new(&of(SMALL));
         let (address, path) = (redis.address(), file.path());
         let variables = [
             ("REDIS_ADDR", &*address),
-            ("RULES_FILE", path.to_str().unwrap()),
+            ("RULES_FILE", &*path),
             ("LIMITER_STRATEGY", algorithm),
             ("LIMITER_ON_STORE_ERROR", "deny"),
             ("REDIS_TIMEOUT", "10s"),
@@ -244,4 +218,43 @@ async fn a_limit_raised_and_lowered_under_load_admits_no_more_than_the_larger() 
         assert!(admitted <= most, "{algorithm}: {admitted} of {most}");
         assert!(admitted >= 10.0, "{algorithm}: it does admit: {admitted}");
     }
+}
+
+/// SIGHUP reads `.env` again: what can change does, what cannot is told.
+#[tokio::test]
+async fn a_hangup_takes_over_what_can_change() {
+    let folder = Folder::new();
+    let dotenv = format!("{}/.env", folder.path());
+    fs::write(&dotenv, "LIMITER_CAPACITY=1\nLIMITER_REFILL_RATE=0.001\n").unwrap();
+    let process = Process::start_in(folder.path(), &[]);
+    let url = format!("http://{}/api", process.address);
+    let limit = async || {
+        let response = reqwest::get(&url).await.unwrap();
+        let limit = response.headers().get("x-ratelimit-limit");
+        let limit = limit.map_or("", |limit| limit.to_str().unwrap());
+        (response.status().as_u16(), limit.to_owned())
+    };
+    assert_eq!(limit().await, (200, "1".to_owned()));
+    assert_eq!(limit().await, (429, "1".to_owned()));
+    fs::write(
+        &dotenv,
+        "LIMITER_CAPACITY=5\nLIMITER_REFILL_RATE=0.001\nLIMITER_MAX_KEYS=7\n",
+    )
+    .unwrap();
+    process.signal("HUP");
+    process.until_logged("another limit is in force");
+    assert_eq!(
+        limit().await,
+        (429, "5".to_owned()),
+        "a larger capacity mints nothing"
+    );
+    fs::write(&dotenv, "LIMITER_MODE=off\nLIMITER_MAX_KEYS=8\n").unwrap();
+    process.signal("HUP");
+    process.until_logged("counts only after a restart");
+    process.until_logged("another limit is in force");
+    assert_eq!(limit().await, (200, String::new()));
+    fs::write(&dotenv, "LIMITER_MODE=on\n").unwrap();
+    process.signal("HUP");
+    process.until_logged("the settings were refused");
+    assert_eq!(limit().await, (200, String::new()));
 }

@@ -1,33 +1,11 @@
 //! What clients and operators see of several rules, on real servers.
 
-use std::fs;
-
 use reqwest::Response;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::bench::instance::command;
-use crate::bench::{Folder, Instance, Process, RedisServer};
-
-/// A rules file of its own folder.
-struct Rules {
-    folder: Folder,
-}
-
-impl Rules {
-    fn new(text: &str) -> Self {
-        let rules = Self {
-            folder: Folder::new(),
-        };
-        fs::write(rules.path(), text).unwrap();
-        rules
-    }
-
-    fn path(&self) -> String {
-        format!("{}/rules.yaml", self.folder.path())
-    }
-}
+use crate::bench::{Instance, Process, RedisServer, RulesFile};
 
 const SEVERAL: &str = "rules:
   - { name: wide, key: [], limit: 1000/day }
@@ -45,7 +23,7 @@ async fn body(response: Response) -> Value {
     serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
 }
 
-async fn start(rules: &Rules, more: &[(&str, &str)]) -> Instance {
+async fn start(rules: &RulesFile, more: &[(&str, &str)]) -> Instance {
     let path = rules.path();
     let variables = [("RULES_FILE", &*path), ("TRUSTED_PROXIES", "loopback")];
     Instance::start(&[&variables, more].concat()).await
@@ -53,7 +31,7 @@ async fn start(rules: &Rules, more: &[(&str, &str)]) -> Instance {
 
 #[tokio::test]
 async fn every_enforced_limit_is_told_the_one_that_binds_first() {
-    let rules = Rules::new(SEVERAL);
+    let rules = RulesFile::new(SEVERAL);
     let instance = start(&rules, &[]).await;
     let response = instance.get("/api").await;
     let policies = "\"mine\";q=3;w=86400, \"wide\";q=1000;w=86400";
@@ -86,7 +64,7 @@ async fn every_enforced_limit_is_told_the_one_that_binds_first() {
 
 #[tokio::test]
 async fn several_denials_are_all_named_and_the_longest_wait_counts() {
-    let rules = Rules::new(SEVERAL);
+    let rules = RulesFile::new(SEVERAL);
     let instance = start(&rules, &[]).await;
     for path in ["/tight", "/api", "/api"] {
         assert_ne!(instance.get(path).await.status(), 429);
@@ -129,7 +107,7 @@ async fn several_denials_are_all_named_and_the_longest_wait_counts() {
 
 #[tokio::test]
 async fn the_operator_chooses_the_headers() {
-    let rules = Rules::new("rules: [{ name: one, key: [], limit: 1/day }]\n");
+    let rules = RulesFile::new("rules: [{ name: one, key: [], limit: 1/day }]\n");
     let draft = ["ratelimit", "ratelimit-policy"];
     let legacy = [
         "x-ratelimit-limit",
@@ -158,7 +136,7 @@ async fn the_operator_chooses_the_headers() {
 /// A structured field has no larger integer (RFC 9651, section 3.3.1).
 #[tokio::test]
 async fn no_number_has_more_than_fifteen_digits() {
-    let rules = Rules::new(
+    let rules = RulesFile::new(
         "rules: [{ name: huge, key: [], limit: 1000000000/s, burst: 1125899906842624 }]\n",
     );
     let instance = start(&rules, &[]).await;
@@ -174,7 +152,7 @@ async fn no_number_has_more_than_fifteen_digits() {
 
 #[tokio::test]
 async fn jitter_only_makes_clients_wait_for_longer() {
-    let rules = Rules::new("rules: [{ name: one, key: [], limit: 1/hour }]\n");
+    let rules = RulesFile::new("rules: [{ name: one, key: [], limit: 1/hour }]\n");
     let instance = start(&rules, &[("RETRY_AFTER_JITTER", "1h")]).await;
     instance.get("/api").await;
     let mut waits = Vec::new();
@@ -198,7 +176,7 @@ async fn jitter_only_makes_clients_wait_for_longer() {
 
 #[tokio::test]
 async fn a_rule_in_shadow_is_told_to_the_operator_alone() {
-    let rules = Rules::new(SEVERAL);
+    let rules = RulesFile::new(SEVERAL);
     let instance = start(&rules, &[("RATELIMIT_SHADOW_HEADER", "on")]).await;
     assert_eq!(
         header(&instance.get("/api").await, "x-ratelimit-shadow"),
@@ -223,7 +201,7 @@ async fn a_rule_in_shadow_is_told_to_the_operator_alone() {
 #[tokio::test]
 async fn four_limits_of_a_request_are_one_call_of_the_script() {
     let redis = RedisServer::start();
-    let rules = Rules::new(
+    let rules = RulesFile::new(
         "rules:
   - { name: user, key: 'header:X-Api-Key', absent: skip, limit: 100/day }
   - { name: address, key: ip, limit: 100/day }
@@ -263,7 +241,7 @@ async fn four_limits_of_a_request_are_one_call_of_the_script() {
 /// In an outage `deny` beats a local denial, which beats `allow`.
 #[tokio::test]
 async fn each_rule_has_its_own_answer_for_an_outage() {
-    let rules = Rules::new(
+    let rules = RulesFile::new(
         "rules:
   - { name: open, on_store_error: allow, limit: 1/day }
   - { name: here, match: { path: /here/** }, on_store_error: local, limit: 1/day }
@@ -300,7 +278,7 @@ async fn each_rule_has_its_own_answer_for_an_outage() {
 /// Whoever is no trusted proxy could claim any plan.
 #[tokio::test]
 async fn a_plan_counts_only_from_a_trusted_proxy() {
-    let rules = Rules::new(
+    let rules = RulesFile::new(
         "rules:
   - name: api
     limit: 5/day
@@ -319,7 +297,7 @@ async fn a_plan_counts_only_from_a_trusted_proxy() {
 /// However a request names the host and the path, the same rule is for it.
 #[tokio::test]
 async fn no_spelling_of_the_target_gets_around_a_rule() {
-    let rules = Rules::new(
+    let rules = RulesFile::new(
         "rules: [{ name: shop, match: { host: shop.example.com, path: /login }, limit: 100/day }]\n",
     );
     let instance = start(&rules, &[]).await;
@@ -349,7 +327,7 @@ async fn no_spelling_of_the_target_gets_around_a_rule() {
 async fn secrets_reach_neither_redis_nor_the_log() {
     const CANARY: &str = "canary-of-a-secret";
     let redis = RedisServer::start();
-    let rules = Rules::new(
+    let rules = RulesFile::new(
         "rules:
   - { name: header, key: 'header:X-Api-Key', limit: 1/day }
   - { name: cookie, key: 'cookie:sid', limit: 9/day }
@@ -389,140 +367,4 @@ async fn secrets_reach_neither_redis_nor_the_log() {
     let ours = lines.iter().filter(|line| line.contains("\"tollgate"));
     assert!(ours.clone().count() > 0, "{}", lines[0]);
     assert!(ours.clone().all(|line| !line.contains(CANARY)));
-}
-
-fn explain(rules: &Rules, arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
-    let path = rules.path();
-    let file = ["explain", "--file", &path];
-    let output = command()
-        .args([&file, arguments].concat())
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8(text).unwrap())
-}
-
-#[tokio::test]
-async fn explain_tells_what_the_server_does_and_charges_nothing() {
-    let rules = Rules::new(
-        "rules:
-  - { name: bans, match: { client: 198.51.100.0/24 }, deny: true }
-  - { name: office, match: { client: 203.0.113.0/24 }, exempt: true }
-  - { name: login, match: { methods: POST, path: /login }, limit: 5/min }
-  - { name: gone, mode: off, limit: 5/min }
-  - { name: api, match: { path: /api/** }, key: 'header:X-Api-Key', absent: skip, limit: 2/day }
-  - { name: all, key: [], limit: 100/day }
-",
-    );
-    let offline = |arguments: &[&str]| {
-        let (ok, text) = explain(&rules, &[arguments, &["--offline", "--json"]].concat(), &[]);
-        assert!(ok, "{text}");
-        serde_json::from_str::<Value>(&text).unwrap()
-    };
-    let applies = |explanation: &Value| -> Vec<String> {
-        let rules = explanation["rules"].as_array().unwrap().iter();
-        rules
-            .map(|rule| rule["applies"].as_str().unwrap().to_owned())
-            .collect()
-    };
-    let told = offline(&["--path", "/api/x"]);
-    assert_eq!(applies(&told), ["no", "no", "no", "off", "skipped", "yes"]);
-    assert_eq!(told["verdict"], "depends on the buckets");
-    assert_eq!(told["rules"][5]["key"], "ratelimit:all:");
-    let told = offline(&["--ip", "203.0.113.9"]);
-    assert_eq!(
-        applies(&told)[1..],
-        ["yes", "not read", "not read", "not read", "not read"]
-    );
-    assert_eq!(told["verdict"], "200, no limit applies");
-    assert_eq!(
-        offline(&["--ip", "198.51.100.1"])["verdict"],
-        "403, refused by bans"
-    );
-    let told = offline(&["--method", "POST", "--path", "/login/", "--ip", "192.0.2.7"]);
-    assert_eq!(told["rules"][2]["key"], "ratelimit:login:192.0.2.7");
-
-    let redis = RedisServer::start();
-    let address = redis.address();
-    let variables = [("REDIS_ADDR", &*address), ("REDIS_TIMEOUT", "10s")];
-    let instance = start(&rules, &variables).await;
-    let key = ("x-api-key", "k");
-    let asked = ["--path", "/api", "--header", "X-Api-Key: k"];
-    for left in [2, 1, 0] {
-        for _ in 0..2 {
-            let (ok, text) = explain(&rules, &asked, &variables);
-            assert!(ok && text.contains(&format!("{left} of 2 left")), "{text}");
-            let verdict = if left == 0 {
-                "429, denied by api"
-            } else {
-                "200, admitted"
-            };
-            assert!(text.contains(verdict), "{text}");
-        }
-        let expected = if left == 0 { 429 } else { 200 };
-        assert_eq!(instance.get_with("/api", &[key]).await.status(), expected);
-    }
-    instance.stop().await;
-    let (ok, text) = explain(&rules, &["--header", "no colon"], &[]);
-    assert!(!ok && text.contains("NAME: VALUE"), "{text}");
-    for path in ["", "api", "http://example.com/api"] {
-        let (ok, text) = explain(&rules, &["--path", path], &[]);
-        assert!(!ok && text.contains("begins with `/`"), "{path}: {text}");
-    }
-}
-
-#[test]
-fn explain_says_that_a_ban_in_shadow_refuses_nobody() {
-    let rules = Rules::new(
-        "rules:
-  - { name: trial, mode: shadow, match: { client: 192.0.2.0/24 }, deny: true }
-  - { name: all, key: [], limit: 1/day }
-",
-    );
-    let (ok, text) = explain(&rules, &["--offline"], &[]);
-    assert!(ok, "{text}");
-    let lines: Vec<_> = text.lines().map(str::trim).collect();
-    assert_eq!(lines[0], "trial  shadow    deny: it would be refused");
-    assert!(lines[1].starts_with("all    yes "), "{text}");
-}
-
-/// SIGHUP reads `.env` again: what can change does, what cannot is told.
-#[tokio::test]
-async fn a_hangup_takes_over_what_can_change() {
-    let folder = Folder::new();
-    let dotenv = format!("{}/.env", folder.path());
-    fs::write(&dotenv, "LIMITER_CAPACITY=1\nLIMITER_REFILL_RATE=0.001\n").unwrap();
-    let process = Process::start_in(folder.path(), &[]);
-    let url = format!("http://{}/api", process.address);
-    let limit = async || {
-        let response = reqwest::get(&url).await.unwrap();
-        (
-            response.status().as_u16(),
-            header(&response, "x-ratelimit-limit").to_owned(),
-        )
-    };
-    assert_eq!(limit().await, (200, "1".to_owned()));
-    assert_eq!(limit().await, (429, "1".to_owned()));
-    fs::write(
-        &dotenv,
-        "LIMITER_CAPACITY=5\nLIMITER_REFILL_RATE=0.001\nLIMITER_MAX_KEYS=7\n",
-    )
-    .unwrap();
-    process.signal("HUP");
-    process.until_logged("another limit is in force");
-    assert_eq!(
-        limit().await,
-        (429, "5".to_owned()),
-        "a larger capacity mints nothing"
-    );
-    fs::write(&dotenv, "LIMITER_MODE=off\nLIMITER_MAX_KEYS=8\n").unwrap();
-    process.signal("HUP");
-    process.until_logged("counts only after a restart");
-    process.until_logged("another limit is in force");
-    assert_eq!(limit().await, (200, String::new()));
-    fs::write(&dotenv, "LIMITER_MODE=on\n").unwrap();
-    process.signal("HUP");
-    process.until_logged("the settings were refused");
-    assert_eq!(limit().await, (200, String::new()));
 }

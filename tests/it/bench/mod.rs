@@ -7,6 +7,7 @@ pub(crate) mod instance;
 pub(crate) mod proxy;
 pub(crate) mod puppet;
 pub(crate) mod redis_server;
+pub(crate) mod rules_file;
 pub(crate) mod strategies;
 
 #[cfg(target_os = "linux")]
@@ -16,6 +17,7 @@ pub(crate) use instance::{Instance, Process};
 pub(crate) use proxy::Proxy;
 pub(crate) use puppet::Puppet;
 pub(crate) use redis_server::{RedisServer, has_options_of_redis_7};
+pub(crate) use rules_file::RulesFile;
 pub(crate) use strategies::{bare, charge, kinds, quota, stack};
 
 use std::net::TcpListener;
