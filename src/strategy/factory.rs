@@ -61,7 +61,7 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// Whether there is more to it than the script does for this algorithm: only a token bucket lends.
+    /// Whether it can be chosen with that algorithm: `lease` lends of a token bucket alone.
     pub fn serves(self, algorithm: &dyn Algorithm) -> bool {
         self != Self::Lease || algorithm.name() == TokenBucket.name()
     }
