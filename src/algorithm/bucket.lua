@@ -46,18 +46,12 @@ local function time_to(goal, level, ceiling, wait, gain)
   return time
 end
 
--- The first numbers of a step, and the units that are left (nil when the cost does not fit).
-local function take(level, at, notice, cost, full, gain, unit)
-  local part, price = level % unit, cost * unit
-  local remaining, reset, next_after = (level - part) / unit, ceil_div(full - level, gain), 0
-  if level < full then next_after = ceil_div(unit - part, gain) end
-  if level < price then
-    return nil, ceil_div(price - level, gain), remaining, reset, next_after, 0, 0, 0, notice
-  end
-  local left = level - price
-  local part_left, fresh_after = left % unit, ceil_div(full - left, gain)
-  return left, 0, remaining, reset, next_after,
-    (left - part_left) / unit, fresh_after, ceil_div(unit - part_left, gain), notice, at + fresh_after
+-- A step of a bucket at that level: the first numbers that it returns, and the level when they hold.
+local function take(level, cost, full, gain, unit)
+  local price, retry = cost * unit, 0
+  if level < price then retry = ceil((price - level) / gain) else level = level - price end
+  local part = level % unit
+  return level, retry, (level - part) / unit, ceil((full - level) / gain), level < full and ceil((unit - part) / gain) or 0
 end
 
 -- The level as if so many tokens had not been charged then, as far as that is sure.

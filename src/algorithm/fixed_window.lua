@@ -2,7 +2,7 @@
 
 algorithms.fixedwindow = {
   read = function(key)
-    return redis.pcall('HMGET', key, 'window', 'count', 'limit', 'length')
+    return call('HMGET', key, 'window', 'count', 'limit', 'length')
   end,
 
   step = function(record, now, cost, capacity, gain, unit)
@@ -20,13 +20,11 @@ algorithms.fixedwindow = {
     if limit > capacity then limit = capacity end
     if now < start then now = start end
 
-    local left, remaining, reset, next_after = start + length - now, 0, 0, 0
-    if limit > count then remaining = limit - count end
-    if count > 0 then reset = left end
-    if remaining < capacity then next_after = left end
-    if cost > remaining then return left, remaining, reset, next_after, 0, 0, 0, notice end
-    return 0, remaining, reset, next_after, remaining - cost, left, left, notice,
-      start + length, start, count + cost, limit, length
+    local left, remaining = start + length - now, limit > count and limit - count or 0
+    if cost > remaining then
+      return left, remaining, count > 0 and left or 0, remaining < capacity and left or 0, notice
+    end
+    return 0, remaining - cost, left, left, notice, start + length, start, count + cost, limit, length
   end,
 
   credit = function(record, now, charged_at, tokens, capacity)
@@ -39,10 +37,10 @@ algorithms.fixedwindow = {
   end,
 
   write = function(key, record, start, count, limit, length)
-    start, limit, length = as_text(start), as_text(limit), as_text(length)
+    start, count, limit, length = as_text(start), decimal(count), as_text(limit), as_text(length)
     if record[1] == start and record[3] == limit and record[4] == length then
-      return redis.pcall('HSET', key, 'count', count)
+      return call('HSET', key, 'count', count)
     end
-    return redis.pcall('HSET', key, 'window', start, 'count', count, 'limit', limit, 'length', length)
+    return call('HSET', key, 'window', start, 'count', count, 'limit', limit, 'length', length)
   end,
 }

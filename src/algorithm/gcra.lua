@@ -23,7 +23,7 @@ end
 
 algorithms.gcra = {
   read = function(key)
-    return redis.pcall('HMGET', key, 'tat', 'tat_fraction', 'at', 'capacity', 'gain', 'unit')
+    return call('HMGET', key, 'tat', 'tat_fraction', 'at', 'capacity', 'gain', 'unit')
   end,
 
   step = function(record, now, cost, capacity, gain, unit)
@@ -34,9 +34,9 @@ algorithms.gcra = {
     else
       level, at, notice = full, now, is_foreign(record, 6)
     end
-    local left, retry, r, s, n, r2, s2, n2, told, fresh_at = take(level, at, notice, cost, full, gain, unit)
-    if not left then return retry, r, s, n, r2, s2, n2, told end
-    return retry, r, s, n, r2, s2, n2, told, fresh_at, gcra_fields(left, at, capacity, gain, unit)
+    local left, retry, remaining, reset, next_after = take(level, cost, full, gain, unit)
+    if retry > 0 then return retry, remaining, reset, next_after, notice end
+    return 0, remaining, reset, next_after, notice, at + reset, gcra_fields(left, at, capacity, gain, unit)
   end,
 
   credit = function(record, _, charged_at, tokens, capacity, gain, unit)
@@ -48,11 +48,12 @@ algorithms.gcra = {
   end,
 
   write = function(key, record, tat, tat_fraction, at, capacity, gain, unit)
-    at, capacity, gain, unit = as_text(at), as_text(capacity), as_text(gain), as_text(unit)
+    tat, tat_fraction, at = decimal(tat), decimal(tat_fraction), as_text(at)
+    capacity, gain, unit = as_text(capacity), as_text(gain), as_text(unit)
     if record[4] == capacity and record[5] == gain and record[6] == unit then
-      return redis.pcall('HSET', key, 'tat', tat, 'tat_fraction', tat_fraction, 'at', at)
+      return call('HSET', key, 'tat', tat, 'tat_fraction', tat_fraction, 'at', at)
     end
-    return redis.pcall('HSET', key, 'tat', tat, 'tat_fraction', tat_fraction, 'at', at,
+    return call('HSET', key, 'tat', tat, 'tat_fraction', tat_fraction, 'at', at,
       'capacity', capacity, 'gain', gain, 'unit', unit)
   end,
 }

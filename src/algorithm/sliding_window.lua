@@ -50,7 +50,7 @@ end
 
 algorithms.slidingwindow = {
   read = function(key)
-    return redis.pcall('HMGET', key, 'window', 'previous', 'current', 'limit', 'length')
+    return call('HMGET', key, 'window', 'previous', 'current', 'limit', 'length')
   end,
 
   step = function(record, now, cost, capacity, gain, unit)
@@ -60,14 +60,15 @@ algorithms.slidingwindow = {
       start, previous, current, limit, length = at - at % fill, 0, 0, capacity, fill
     end
     local left = start + length - at
-    local remaining, reset, next_after = sliding_standing(previous, current, limit, length, left, capacity, fill)
+    local remaining = sliding_remaining(previous, current, limit, length, left)
     if cost > remaining then
+      local _, reset, next_after = sliding_standing(previous, current, limit, length, left, capacity, fill)
       local wait = sliding_wait(cost, previous, current, limit, length, left, capacity, fill)
-      return wait, remaining, reset, next_after, 0, 0, 0, notice
+      return wait, remaining, reset, next_after, notice
     end
     current = current + cost
-    local r, s, n = sliding_standing(previous, current, limit, length, left, capacity, fill)
-    return 0, remaining, reset, next_after, r, s, n, notice,
+    local rest, reset, next_after = sliding_standing(previous, current, limit, length, left, capacity, fill)
+    return 0, rest, reset, next_after, notice,
       sliding_fresh_at(start, previous, current, length, at, fill), start, previous, current, limit, length
   end,
 
@@ -84,11 +85,12 @@ algorithms.slidingwindow = {
   end,
 
   write = function(key, record, start, previous, current, limit, length)
+    previous, current = decimal(previous), decimal(current)
     start, limit, length = as_text(start), as_text(limit), as_text(length)
     if record[1] == start and record[4] == limit and record[5] == length then
-      return redis.pcall('HSET', key, 'previous', previous, 'current', current)
+      return call('HSET', key, 'previous', previous, 'current', current)
     end
-    return redis.pcall('HSET', key, 'window', start, 'previous', previous, 'current', current,
+    return call('HSET', key, 'window', start, 'previous', previous, 'current', current,
       'limit', limit, 'length', length)
   end,
 }

@@ -31,7 +31,7 @@ end
 
 algorithms.tokenbucket = {
   read = function(key)
-    return redis.pcall('HMGET', key, 'tokens', 'last_refill', 'fraction', 'fraction_of', 'leased', 'lease_until')
+    return call('HMGET', key, 'tokens', 'last_refill', 'fraction', 'fraction_of', 'leased', 'lease_until')
   end,
 
   refilled = token_bucket_refilled,
@@ -39,25 +39,16 @@ algorithms.tokenbucket = {
   step = function(record, now, cost, capacity, gain, unit)
     local full = capacity * unit
     local level, at, notice, ceiling, leased, lease_until = token_bucket_refilled(record, now, capacity, gain, unit)
-    local left, retry, r, s, n, r2, s2, n2, told, fresh_at = take(level, at, notice, cost, full, gain, unit)
-    if leased then
-      local wait = lease_until - at
-      s = time_to(full, level, ceiling, wait, gain)
-      n = time_to(level - level % unit + unit, level, ceiling, wait, gain)
-      if left then
-        s2 = time_to(full, left, ceiling, wait, gain)
-        n2 = time_to(left - left % unit + unit, left, ceiling, wait, gain)
-        fresh_at = at + s2
-      else
-        retry = time_to(cost * unit, level, ceiling, wait, gain)
-      end
-    end
-    if not left then return retry, r, s, n, r2, s2, n2, told end
+    local left, retry, remaining, reset, next_after = take(level, cost, full, gain, unit)
     local part = left % unit
     if leased then
-      return retry, r, s, n, r2, s2, n2, told, fresh_at, (left - part) / unit, at, part, unit, leased, lease_until
+      local wait = lease_until - at
+      reset = time_to(full, left, ceiling, wait, gain)
+      next_after = time_to(left - part + unit, left, ceiling, wait, gain)
+      if retry > 0 then retry = time_to(cost * unit, left, ceiling, wait, gain) end
     end
-    return retry, r, s, n, r2, s2, n2, told, fresh_at, (left - part) / unit, at, part, unit
+    if retry > 0 then return retry, remaining, reset, next_after, notice end
+    return 0, remaining, reset, next_after, notice, at + reset, remaining, at, part, unit, leased, lease_until
   end,
 
   credit = function(record, _, charged_at, tokens, capacity, gain, unit)
@@ -75,10 +66,10 @@ algorithms.tokenbucket = {
 
   -- What is lent stays as it is: only lease.lua changes it.
   write = function(key, record, tokens, at, fraction, fraction_of)
-    at, fraction_of = as_text(at), as_text(fraction_of)
+    tokens, at, fraction, fraction_of = decimal(tokens), as_text(at), decimal(fraction), as_text(fraction_of)
     if record[4] == fraction_of then
-      return redis.pcall('HSET', key, 'tokens', tokens, 'last_refill', at, 'fraction', fraction)
+      return call('HSET', key, 'tokens', tokens, 'last_refill', at, 'fraction', fraction)
     end
-    return redis.pcall('HSET', key, 'tokens', tokens, 'last_refill', at, 'fraction', fraction, 'fraction_of', fraction_of)
+    return call('HSET', key, 'tokens', tokens, 'last_refill', at, 'fraction', fraction, 'fraction_of', fraction_of)
   end,
 }

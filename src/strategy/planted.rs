@@ -58,9 +58,9 @@ pub const FAULTS: &[Planted] = &[
     script(
         "refill-moved-on-denial",
         "a denial moves the refill time and so loses what was gained",
-        "tell(i, retry, r, s, n)",
-        "tell(i, retry, r, s, n)\n\
-         redis.call('HSET', key, 'last_refill', now)",
+        "tell(i, retry, remaining, reset, next_after)",
+        "tell(i, retry, remaining, reset, next_after)\n\
+         if retry > 0 then redis.call('HSET', key, 'last_refill', now) end",
     ),
     script(
         "ttl-rounded-down",
@@ -86,14 +86,15 @@ pub const FAULTS: &[Planted] = &[
     script(
         "denial-charges",
         "a denied request takes what is left",
-        "tell(i, retry, r, s, n)",
-        "tell(i, retry, r, s, n)\nredis.call('HSET', key, 'tokens', 0)",
+        "tell(i, retry, remaining, reset, next_after)",
+        "tell(i, retry, remaining, reset, next_after)\n\
+         if retry > 0 then redis.call('HSET', key, 'tokens', 0) end",
     ),
     script(
         "tostring",
         "a time is written by tostring, which keeps 14 digits",
-        "at, fraction_of = as_text(at)",
-        "at, fraction_of = tostring(at)",
+        "decimal(tokens), as_text(at)",
+        "decimal(tokens), tostring(at)",
     ),
     script(
         "eviction",
@@ -104,20 +105,20 @@ pub const FAULTS: &[Planted] = &[
     script(
         "no-expiry",
         "records are written without an expiry",
-        "err = failed(redis.pcall('PEXPIREAT', key, ceil_div(fresh_at, 1000) + EXPIRY_MARGIN))",
-        "",
+        "call('PEXPIREAT', key, decimal(ceil_div(fresh_at, 1000) + EXPIRY_MARGIN))",
+        "1",
     ),
     script(
         "fraction-rounded-up",
         "the part of a token that is on its way is rounded up",
-        "fresh_at, (left - part) / unit, at, part, unit\n  end,\n\n  credit",
-        "fresh_at, (left - part) / unit, at, unit - 1, unit\n  end,\n\n  credit",
+        "at + reset, remaining, at, part, unit,",
+        "at + reset, remaining, at, unit - 1, unit,",
     ),
     script(
         "remaining-before",
         "what is left is told as it was before the charge",
-        "tell(i, 0, r2, s2, n2)",
-        "tell(i, 0, r, s, n)",
+        "tell(i, retry, remaining, reset, next_after)",
+        "tell(i, retry, remaining + (retry == 0 and cost or 0), reset, next_after)",
     ),
     script(
         "blind-in-a-call",

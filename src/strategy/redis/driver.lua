@@ -13,7 +13,8 @@
 -- the same request was written starts with PARTLY, so that nobody takes it for "not executed".
 
 local EXPIRY_MARGIN = 1000                       -- milliseconds that a record outlives its use
-local time = redis.call('TIME')
+local MORE_THAN_ANY = EXACT                      -- a cost that no bucket holds: its step tells how the bucket stands
+local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
 local reply, notices = { now, 0 }, {}
 
@@ -32,12 +33,12 @@ local function fail(first, last, err)
   reply[4 * first - 1] = err
 end
 
--- Writes a record, which was read as `record`, and its expiry; nil, or the error and whether something was written before.
-local function keep(algorithm, key, record, fresh_at, ...)
-  local err = failed(algorithm.write(key, record, ...))
-  if err then return err, false end
-  err = failed(redis.pcall('PEXPIREAT', key, ceil_div(fresh_at, 1000) + EXPIRY_MARGIN))
-  if err then return err, true end
+-- Writes a record, which was read as `read`, and its expiry; nil, or the error and whether something was written before.
+local function keep(algorithm, key, read, fresh_at, ...)
+  local written = algorithm.write(key, read, ...)
+  if written ~= 0 and failed(written) then return written.err, false end
+  local expires = call('PEXPIREAT', key, decimal(ceil_div(fresh_at, 1000) + EXPIRY_MARGIN))
+  if expires ~= 1 and failed(expires) then return expires.err, true end
 end
 
 local function partly(err)
@@ -50,18 +51,16 @@ local function charge_each(first, last, algorithm, cost, capacity, gain, unit)
   repeat
     local from, key = i, KEYS[i]
     local read, fresh_at, a, b, c, d, e, f = algorithm.read(key)
-    local record, err = read, failed(read)
+    local record, err = read, read.err
     repeat
       if err then
         fail(i, i, err)
       else
-        local retry, r, s, n, r2, s2, n2, notice, at, a2, b2, c2, d2, e2, f2 =
+        local retry, remaining, reset, next_after, notice, at, a2, b2, c2, d2, e2, f2 =
           step(record, now, cost, capacity, gain, unit)
         if notice > 0 then notices[notice] = true end
-        if retry > 0 then
-          tell(i, retry, r, s, n)
-        else
-          tell(i, 0, r2, s2, n2)
+        tell(i, retry, remaining, reset, next_after)
+        if retry == 0 then
           fresh_at, a, b, c, d, e, f = at, a2, b2, c2, d2, e2, f2
           if KEYS[i + 1] == key then record = { a, b, c, d, e, f } end
         end
@@ -83,69 +82,94 @@ end
 
 -- Any other requests: so many, each of these charges, the first one's keys after the one at `before`.
 local function decide_all(operation, before, requests, charges)
-  -- Of each algorithm: records as they were read, as they stand now, what of these is to be written, what was not.
-  local memory, changes = {}, {}
+  local count, takes_rest, takes_nothing = #charges, operation == 'debit', operation == 'peek'
+  -- Of each algorithm the records by key: as each was read, as it stands now and, if that is to be written, its expiry.
+  local memory, changed, changes = {}, {}, {}
   for _, charge in ipairs(charges) do
-    memory[charge.algorithm] = { read = {}, records = {}, kept = {}, refused = {} }
+    local algorithm = charge.algorithm
+    memory[algorithm] = memory[algorithm] or {}
+    charge.memory = memory[algorithm]
   end
+  -- Of the request at hand: what it finds, and what is left of that.
+  local found, left, fresh_at = {}, {}, {}
 
-  -- The record of a charge, or nil and the error.
-  local function recall(charge, key)
-    local of = memory[charge.algorithm]
-    local record = of.records[key]
-    if not record then
-      record = charge.algorithm.read(key)
-      of.read[key], of.records[key] = record, record
+  -- Finds the records of a request, or returns the error.
+  local function find_all(base)
+    for i = 1, count do
+      local charge, key = charges[i], KEYS[base + i]
+      local of = charge.memory[key]
+      if not of then
+        local read = charge.algorithm.read(key)
+        of = { key = key, algorithm = charge.algorithm, read = read, record = read }
+        charge.memory[key] = of
+      end
+      if of.read.err then return of.read.err end
+      found[i] = of
     end
-    if failed(record) then return nil, record.err end
-    return record
   end
 
-  local function remember(charge, key, ...)
-    local of = memory[charge.algorithm]
-    of.kept[key], of.records[key] = { ... }, { select(2, ...) }
+  local function remember(i)
+    local of = found[i]
+    if not of.fresh_at then changed[#changed + 1] = of end
+    of.record, of.fresh_at = left[i], fresh_at[i]
+  end
+
+  local function credit(i, charge)
+    local at, a, b, c, d, e, f = charge.algorithm.credit(found[i].record, now, charge.mode, charge.tokens,
+      charge.capacity, charge.gain, charge.unit)
+    fresh_at[i], left[i] = at, at and { a, b, c, d, e, f }
+  end
+
+  local function step(i, charge, cost)
+    local retry, remaining, reset, next_after, notice, at, a, b, c, d, e, f =
+      charge.algorithm.step(found[i].record, now, cost, charge.capacity, charge.gain, charge.unit)
+    fresh_at[i], left[i], notices[notice] = at, at and { a, b, c, d, e, f }, true
+    return retry, remaining, reset, next_after
   end
 
   local function give_back(base)
-    local kept, is_changed = {}, false
-    for i, charge in ipairs(charges) do
-      local record, err = recall(charge, KEYS[base + i])
-      if err then return fail(base + 1, base + #charges, err) end
-      kept[i] = { charge.algorithm.credit(record, now, charge.mode, charge.tokens,
-        charge.capacity, charge.gain, charge.unit) }
-    end
-    for i, charge in ipairs(charges) do
+    for i = 1, count do
+      credit(i, charges[i])
       tell(base + i, 0, 0, 0, 0)
-      if kept[i][1] then
-        remember(charge, KEYS[base + i], unpack(kept[i]))
-        is_changed = true
-      end
     end
-    return is_changed
+    return true
   end
 
-  -- True if it may have changed something.
+  -- Whether what fits of a request is to be taken.
   local function decide(base)
-    local steps, takes, is_changed = {}, operation ~= 'peek', false
-    for i, charge in ipairs(charges) do
-      local record, err = recall(charge, KEYS[base + i])
-      if err then return fail(base + 1, base + #charges, err) end
-      local algorithm, capacity, gain, unit = charge.algorithm, charge.capacity, charge.gain, charge.unit
-      local step = { algorithm.step(record, now, charge.tokens, capacity, gain, unit) }
-      if operation == 'debit' then
-        if step[1] > 0 and step[2] > 0 then step = { algorithm.step(record, now, step[2], capacity, gain, unit) } end
-      elseif charge.mode == 1 and step[1] > 0 then
+    local takes = not takes_nothing
+    for i = 1, count do
+      local charge = charges[i]
+      local retry, remaining, reset, next_after = step(i, charge, charge.tokens)
+      if retry > 0 and takes_rest then
+        if remaining > 0 then retry, remaining, reset, next_after = step(i, charge, remaining) end
+      elseif retry > 0 and charge.mode == 1 then
         takes = false
       end
-      steps[i], notices[step[8]] = step, true
+      tell(base + i, retry, remaining, reset, next_after)
     end
-    for i, charge in ipairs(charges) do
-      local step, standing = steps[i], 2
-      if takes and step[1] == 0 then
-        standing, is_changed = 5, true
-        remember(charge, KEYS[base + i], unpack(step, 9))
+    -- Who is not charged is told how each bucket stands.
+    for i = 1, takes and 0 or count do
+      if fresh_at[i] then
+        local _, remaining, reset, next_after = step(i, charges[i], MORE_THAN_ANY)
+        tell(base + i, 0, remaining, reset, next_after)
       end
-      tell(base + i, step[1], step[standing], step[standing + 1], step[standing + 2])
+    end
+    return takes
+  end
+
+  -- Whether it changed something.
+  local function ask(base, one)
+    local err, is_changed = find_all(base), false
+    if err then
+      fail(base + 1, base + count, err)
+    elseif one(base) then
+      for i = 1, count do
+        if fresh_at[i] then
+          remember(i)
+          is_changed = true
+        end
+      end
     end
     return is_changed
   end
@@ -153,14 +177,10 @@ local function decide_all(operation, before, requests, charges)
   -- Writes what is to be kept; true if something was refused.
   local function write_back()
     local any = false
-    for algorithm, of in pairs(memory) do
-      for key, kept in pairs(of.kept) do
-        local err, is_changed = keep(algorithm, key, of.read[key], unpack(kept))
-        if err then
-          any, of.refused[key] = true, err
-          if not is_changed then of.kept[key] = nil end
-        end
-      end
+    for _, of in ipairs(changed) do
+      local err, is_changed = keep(of.algorithm, of.key, of.read, of.fresh_at, unpack(of.record, 1, 6))
+      of.refused, of.is_kept = err, not err or is_changed
+      any = any or err
     end
     return any
   end
@@ -169,41 +189,41 @@ local function decide_all(operation, before, requests, charges)
   local function fail_unwritten(base, is_changed)
     local refused, is_partly
     for i, charge in ipairs(charges) do
-      local of, key = memory[charge.algorithm], KEYS[base + i]
-      refused, is_partly = refused or of.refused[key], is_partly or of.kept[key]
+      local of = charge.memory[KEYS[base + i]]
+      refused, is_partly = refused or of and of.refused, is_partly or of and of.is_kept
     end
     if refused and is_changed then
-      fail(base + 1, base + #charges, is_partly and partly(refused) or refused)
+      fail(base + 1, base + count, is_partly and partly(refused) or refused)
     elseif refused and not is_partly then
-      fail(base + 1, base + #charges, refused)
+      fail(base + 1, base + count, refused)
     end
   end
 
   local one = operation == 'give_back' and give_back or decide
   for request = 1, requests do
-    changes[request] = one(before + (request - 1) * #charges) or false
+    changes[request] = ask(before + (request - 1) * count, one)
   end
   if write_back() then
     for request = 1, requests do
-      fail_unwritten(before + (request - 1) * #charges, changes[request])
+      fail_unwritten(before + (request - 1) * count, changes[request])
     end
   end
 end
 
 local a, before = 1, 0
 while a <= #ARGV do
-  local operation, requests, count = ARGV[a], tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2])
+  local operation, requests, count = ARGV[a], ARGV[a + 1] + 0, ARGV[a + 2] + 0
   a = a + 3
   if operation == 'charge' and count == 1 then
-    charge_each(before + 1, before + requests, algorithms[ARGV[a]], tonumber(ARGV[a + 2]),
-      tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4]), tonumber(ARGV[a + 5]))
+    charge_each(before + 1, before + requests, algorithms[ARGV[a]], ARGV[a + 2] + 0,
+      ARGV[a + 3] + 0, ARGV[a + 4] + 0, ARGV[a + 5] + 0)
   else
     local charges = {}
     for i = 1, count do
       local n = a + 6 * (i - 1)
       charges[i] = {
-        algorithm = algorithms[ARGV[n]], mode = tonumber(ARGV[n + 1]), tokens = tonumber(ARGV[n + 2]),
-        capacity = tonumber(ARGV[n + 3]), gain = tonumber(ARGV[n + 4]), unit = tonumber(ARGV[n + 5]),
+        algorithm = algorithms[ARGV[n]], mode = ARGV[n + 1] + 0, tokens = ARGV[n + 2] + 0,
+        capacity = ARGV[n + 3] + 0, gain = ARGV[n + 4] + 0, unit = ARGV[n + 5] + 0,
       }
     end
     decide_all(operation, before, requests, charges)

@@ -37,11 +37,10 @@ if leased and lease_until == epoch then
   end
 end
 
-local retry, r, s, n, r2, s2, n2, notice, _, tokens, at2, part2, unit2, leased2, until2 =
+local retry, r, s, n, notice, _, tokens, at2, part2, unit2, leased2, until2 =
   bucket.step(record, now, cost, capacity, gain, unit)
 local granted, ends, lasts = 0, 0, 0
 if retry == 0 then
-  r, s, n = r2, s2, n2
   leased2, until2 = leased2 or 0, until2 or 0
   local most = min(wanted, percent(tokens), percent(capacity) - leased2)
   if most > 0 and most >= least then
@@ -62,10 +61,10 @@ if changed then
   else
     fresh_at = kept + ceil_div(full - units, gain)
   end
-  local written = redis.pcall('HSET', key, 'tokens', as_text(whole), 'last_refill', as_text(kept), 'fraction', as_text(part),
+  local written = call('HSET', key, 'tokens', as_text(whole), 'last_refill', as_text(kept), 'fraction', as_text(part),
     'fraction_of', as_text(of), 'leased', as_text(lent), 'lease_until', as_text(lent_until))
   if type(written) == 'table' and written.err then return written end
-  local expires = redis.pcall('PEXPIREAT', key, ceil_div(fresh_at, 1000) + EXPIRY_MARGIN)
+  local expires = call('PEXPIREAT', key, ceil_div(fresh_at, 1000) + EXPIRY_MARGIN)
   if type(expires) == 'table' and expires.err then return redis.error_reply('PARTLY done: ' .. expires.err) end
 end
 return { now, notice, retry, r, s, n, granted, ends, lasts }

@@ -1,4 +1,13 @@
 -- What the algorithms share. The whole script is this file, the algorithms and the driver, one after the other.
+--
+-- An algorithm has
+--   read(key)        its record in Redis: a table of its fields, or an error
+--   step(record, now, cost, capacity, gain, unit)
+--                    retry_after (0 if the cost is taken), how the bucket stands then (remaining, reset_after, next_after),
+--                    a notice; of a bucket from which it was taken also when that is fresh again, and its record
+--   credit(...)      when it is fresh again and its record, once something was given back; nothing where that changes nothing
+--   write(key, read, ...)
+--                    writes a record, of which some fields may be as they were read
 
 -- Algorithms by name, each made when it is first asked for: a call pays for those that it uses.
 local makers = {}
@@ -9,6 +18,7 @@ local algorithms = setmetatable({}, {
   end,
 })
 local ceil, find, format = math.ceil, string.find, string.format
+local call = redis.pcall                         -- protected: one bad record is the fault of its own request alone
 local FOREIGN_RECORD, CLOCK_BEHIND = 1, 2        -- notices
 local CLOCK_TOLERANCE = 1000000                  -- microseconds that a clock may step back without a notice
 local LATEST, LARGEST = 2^52, 2^50               -- past these a record is not ours
@@ -42,12 +52,19 @@ local function ceil_div(a, b)
   return ceil(a / b)
 end
 
--- A number as it is written. Redis formats large ones slowly, and many records are of the same moment or quota.
+-- An integer as it is written. Redis would format numbers more slowly, and so would Lua as what they are, doubles; but an
+-- integer of C may have 32 bits.
+local DECIMAL = format('%d', LATEST) == '4503599627370496' and '%d' or '%.0f'
+local function decimal(number)
+  return format(DECIMAL, number)
+end
+
+-- The same, for those that many records have: the moment, or what is of a quota.
 local written = {}
 local function as_text(number)
   local text = written[number]
   if not text then
-    text = format('%.0f', number)
+    text = format(DECIMAL, number)
     written[number] = text
   end
   return text
