@@ -1,6 +1,7 @@
 //! Every route of the service.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -9,7 +10,7 @@ use axum::response::IntoResponse;
 use axum::routing::{Route, get};
 use tower::{Layer, Service};
 
-use super::middleware;
+use super::middleware::{DeadlineLayer, ShedLayer, catch_panics};
 use crate::config::Config;
 use crate::http::routes::{Instance, api, health, livez, method_not_allowed, not_found, readyz};
 
@@ -43,16 +44,17 @@ where
     <L::Service as Service<Request>>::Error: Into<Infallible> + 'static,
     <L::Service as Service<Request>>::Future: Send + 'static,
 {
+    let outer = (catch_panics(), DeadlineLayer::new(bounds.request_timeout));
     let limited = Router::new()
         .route("/api", get(api))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(limits);
+        .layer((outer.clone(), ShedLayer::new(bounds.requests), limits));
     let free = Router::new()
         .route("/health", get(health))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
-        .method_not_allowed_fallback(method_not_allowed);
-    let routes = middleware::shed(limited, bounds.requests).merge(free);
-    middleware::wrap(routes, bounds.request_timeout).with_state(instance)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(outer);
+    limited.merge(free).with_state(Arc::new(instance))
 }

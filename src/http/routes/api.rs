@@ -1,5 +1,7 @@
 //! `GET /api`: the route that is limited.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
@@ -16,7 +18,7 @@ pub struct Hit {
 }
 
 /// Says that the request got through, when and to which instance.
-pub async fn api(State(instance): State<Instance>) -> Json<Hit> {
+pub async fn api(State(instance): State<Arc<Instance>>) -> Json<Hit> {
     Json(Hit {
         msg: "Successfully Hit",
         time: instance.local_time(),

@@ -1,5 +1,6 @@
 //! `GET /health`: never limited; 503 when the store that is configured does not answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -81,7 +82,7 @@ struct Redis {
 }
 
 /// Asks the store for an answer and says how the instance is.
-pub async fn health(State(instance): State<Instance>) -> (StatusCode, Json<Health>) {
+pub async fn health(State(instance): State<Arc<Instance>>) -> (StatusCode, Json<Health>) {
     let breaker = instance
         .breaker
         .as_ref()

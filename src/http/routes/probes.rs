@@ -1,5 +1,6 @@
 //! `GET /livez` and `GET /readyz`: for whoever restarts instances, and for whoever sends them requests.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::Json;
@@ -23,7 +24,7 @@ pub struct Probe {
 }
 
 /// 200 for as long as the process answers at all: a restart cures nothing that is outside it.
-pub async fn livez(State(instance): State<Instance>) -> Json<Probe> {
+pub async fn livez(State(instance): State<Arc<Instance>>) -> Json<Probe> {
     Json(Probe {
         status: "live",
         reason: None,
@@ -32,7 +33,7 @@ pub async fn livez(State(instance): State<Instance>) -> Json<Probe> {
 }
 
 /// 200 when the instance can answer by its own policy; 503 while it drains, and with `deny` while it has no store.
-pub async fn readyz(State(instance): State<Instance>) -> (StatusCode, Json<Probe>) {
+pub async fn readyz(State(instance): State<Arc<Instance>>) -> (StatusCode, Json<Probe>) {
     let reason = why_not_ready(&instance).await;
     let (code, status) = match reason {
         None => (StatusCode::OK, "ready"),
