@@ -17,7 +17,7 @@ use crate::service::Programs;
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// When an instance counts as idle.
-const SETTLED: Duration = Duration::from_secs(1);
+pub(crate) const SETTLED: Duration = Duration::from_secs(1);
 
 /// One strategy, idle.
 #[derive(Debug)]

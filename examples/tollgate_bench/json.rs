@@ -60,6 +60,7 @@ fn cell(cell: &Cell) -> Value {
         "name": cell.subject.name(),
         "clients": cell.subject.clients,
         "instances": cell.subject.instances,
+        "idle_resident_bytes": cell.idle,
         "failed": cell.failed,
         "filling": filling,
         "latency": latency,
@@ -82,5 +83,6 @@ fn round(sample: &Sample) -> Value {
         "other": sample.other,
         "scripts": sample.scripts,
         "answer_bytes": sample.bytes,
+        "peak_resident_bytes": sample.peak,
     })
 }

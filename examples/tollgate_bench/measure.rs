@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
 use tokio::time::{Instant, sleep};
 
+use crate::footprint::SETTLED;
 use crate::generator::{Clients, Running, Tally};
 use crate::plan::Plan;
 use crate::redis_server::RedisServer;
@@ -42,6 +43,8 @@ pub(crate) struct Sample {
     pub(crate) scripts: u64,
     /// Bytes of an answer.
     pub(crate) bytes: usize,
+    /// Most resident bytes of the service until the end of the round.
+    pub(crate) peak: u64,
 }
 
 /// One subject in all rounds.
@@ -50,6 +53,8 @@ pub(crate) struct Cell {
     pub(crate) subject: Subject,
     pub(crate) samples: Vec<Sample>,
     pub(crate) latency: Histogram<u64>,
+    /// Resident bytes of the service before the first round.
+    pub(crate) idle: Option<u64>,
     /// Why there is no sample of a round, or none at all.
     pub(crate) failed: Option<String>,
     pub(crate) filling: Option<Filling>,
@@ -95,12 +100,17 @@ pub(crate) async fn measure(
             subject: subject.clone(),
             samples: Vec::new(),
             latency: Histogram::new_with_bounds(1_000, 60_000_000_000, 3)?,
+            idle: None,
             failed: None,
             filling: None,
         };
         let service = prepare(subject, &mut stores, programs, &mut cell).await;
         services.push(service.map_err(|error| cell.fail(&error)).ok());
         cells.push(cell);
+    }
+    sleep(SETTLED).await;
+    for (cell, service) in cells.iter_mut().zip(&services) {
+        cell.idle = service.as_ref().and_then(|it| it.resident().ok());
     }
     let rounds = if scenario.is_sweep {
         plan.sweep_rounds
@@ -168,7 +178,7 @@ async fn fill(service: &Service, subject: &Subject) -> Result<Filling> {
             Some(redis) => redis.counts().await?.memory,
             None => 0,
         };
-        Ok((service.instances[0].resident()?, redis))
+        Ok((service.resident()?, redis))
     };
     let before = memory().await?;
     let running = Running::start(service.load(Clients::EachOf(subject.clients)), 0)?;
@@ -242,6 +252,7 @@ async fn sample(
         other: tally.other,
         scripts,
         bytes: tally.bytes,
+        peak: service.peak()?,
     };
     Ok((sample, tally))
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::plan::Plan;
 use crate::plots::{self, Picture};
-use crate::report::{markdown, scenario, summary, targets};
+use crate::report::{MEMORY, markdown, memory, scenario, summary, targets};
 use crate::results::Results;
 use crate::{json, targets::Target};
 
@@ -59,6 +59,13 @@ fn page(
     );
     for picture in pictures {
         text += &format!("\n![{}]({BESIDE}/{})\n", picture.about, picture.file);
+    }
+    if let Some(measured) = results.scenario(MEMORY) {
+        text += &format!(
+            "\n## Resident memory\n\nIdle, and under the load of {}.\n\n{}",
+            measured.scenario.about,
+            markdown(&memory(measured))
+        );
     }
     for measured in &results.scenarios {
         text += &format!(

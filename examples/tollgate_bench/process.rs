@@ -74,11 +74,18 @@ impl Process {
 
     /// Resident memory, in bytes.
     pub(crate) fn resident(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.id))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        let kilobytes: u64 = kilobytes.context("no VmRSS")?.trim().parse()?;
-        Ok(kilobytes * 1024)
+        self.memory("VmRSS")
+    }
+
+    /// Most resident memory that it ever had, in bytes.
+    pub(crate) fn peak(&self) -> Result<u64> {
+        self.memory("VmHWM")
+    }
+
+    fn memory(&self, name: &str) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id))
+            .with_context(|| format!("process {} is gone", self.id))?;
+        bytes(&status, name).with_context(|| format!("no {name}"))
     }
 }
 
@@ -88,6 +95,13 @@ fn cpu_us(stat: &str) -> Result<u64> {
     let ticks = fields.split_whitespace().skip(11).take(2);
     let ticks: u64 = ticks.map(str::parse::<u64>).sum::<Result<_, _>>()?;
     Ok(ticks * TICK_US)
+}
+
+fn bytes(status: &str, name: &str) -> Option<u64> {
+    let of = |line: &str| Some(line.strip_prefix(name)?.strip_prefix(':')?.to_owned());
+    let figure = status.lines().find_map(of)?;
+    let kilobytes: u64 = figure.strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
 }
 
 /// An address on loopback that nobody listens on.
@@ -103,5 +117,13 @@ mod tests {
     fn cpu_time_is_user_and_system_whatever_the_name() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194560 9 0 0 0 12 30 99 99 20 0 3 0 55 1 1";
         assert_eq!(cpu_us(stat).unwrap(), 420_000);
+    }
+
+    #[test]
+    fn memory_is_found_by_its_whole_name() {
+        let status = "Name:\tVmRSS\nVmHWM:\t   20480 kB\nVmRSS:\t   10240 kB\n";
+        assert_eq!(bytes(status, "VmRSS"), Some(10 << 20));
+        assert_eq!(bytes(status, "VmHWM"), Some(20 << 20));
+        assert_eq!(bytes(status, "Vm"), None);
     }
 }

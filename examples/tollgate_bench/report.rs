@@ -1,8 +1,11 @@
 //! A run as tables: for a terminal and for a page.
 
 use crate::measure::{Cell, Measured};
-use crate::results::Results;
+use crate::results::{MEBIBYTE, Results};
 use crate::targets::{Target, Verdict};
+
+/// The scenario whose load memory is told of.
+pub(crate) const MEMORY: &str = "clients";
 
 /// Rows of cells, the first one the head.
 pub(crate) type Table = Vec<Vec<String>>;
@@ -19,6 +22,7 @@ pub(crate) fn scenario(measured: &Measured) -> Table {
         "requests/s",
         "p50 ms",
         "p99 ms",
+        "RSS MiB",
     ];
     if is_balanced {
         head.push("nginx µs");
@@ -26,9 +30,6 @@ pub(crate) fn scenario(measured: &Measured) -> Table {
     head.push("remarks");
     let mut rows = vec![head.into_iter().map(str::to_owned).collect()];
     for cell in &measured.cells {
-        let figure = |value: Option<f64>, digits: usize| {
-            value.map_or("-".to_owned(), |value| format!("{value:.digits$}"))
-        };
         let middle = |of: fn(&crate::measure::Sample) -> f64| cell.median(of).map(|it| it.middle);
         let ratio = measured.ratio(cell);
         let mut row = vec![
@@ -42,6 +43,7 @@ pub(crate) fn scenario(measured: &Measured) -> Table {
             figure(middle(crate::measure::Sample::per_second), 0),
             figure(middle(|sample| sample.p50_us / 1_000.0), 2),
             figure(middle(|sample| sample.p99_us / 1_000.0), 2),
+            figure(cell.peak_mib(), 1),
         ];
         if is_balanced {
             row.push(figure(middle(|sample| sample.balancer_us), 1));
@@ -50,6 +52,25 @@ pub(crate) fn scenario(measured: &Measured) -> Table {
         rows.push(row);
     }
     rows
+}
+
+/// Resident memory of the contenders of a scenario, idle and under its load.
+pub(crate) fn memory(measured: &Measured) -> Table {
+    let head = ["contender", "idle MiB", "under load MiB"];
+    let rows = measured.cells.iter().map(|cell| {
+        let idle = cell.idle.map(|bytes| bytes as f64 / MEBIBYTE);
+        vec![
+            cell.subject.name(),
+            figure(idle, 1),
+            figure(cell.peak_mib(), 1),
+        ]
+    });
+    let head = head.map(str::to_owned).to_vec();
+    [head].into_iter().chain(rows).collect()
+}
+
+fn figure(value: Option<f64>, digits: usize) -> String {
+    value.map_or("-".to_owned(), |value| format!("{value:.digits$}"))
 }
 
 fn remarks(cell: &Cell, denies: bool) -> String {
@@ -106,6 +127,9 @@ pub(crate) fn terminal(results: &Results, judged: &[Target]) -> String {
             measured.scenario.about,
             plain(&scenario(measured))
         );
+    }
+    if let Some(measured) = results.scenario(MEMORY) {
+        text += &format!("\nresident memory\n{}", plain(&memory(measured)));
     }
     text += &format!("\n{}\n{}\n", plain(&targets(judged)), summary(judged));
     for missing in &results.missing {

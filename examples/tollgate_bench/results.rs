@@ -10,6 +10,8 @@ use crate::scenario;
 use crate::service::Programs;
 use crate::statistics::{Median, median};
 
+pub(crate) const MEBIBYTE: f64 = 1_048_576.0;
+
 /// All that one run measured.
 #[derive(Debug)]
 pub(crate) struct Results {
@@ -105,6 +107,12 @@ impl Cell {
     /// CPU time against another's.
     pub(crate) fn ratio_to(&self, base: &Self) -> Option<Median> {
         self.compared(base, |it, base| it.cpu_us() / base.cpu_us())
+    }
+
+    /// Most resident memory of the service until the last round, in MiB.
+    pub(crate) fn peak_mib(&self) -> Option<f64> {
+        let peak = self.samples.iter().map(|sample| sample.peak).max()?;
+        Some(peak as f64 / MEBIBYTE)
     }
 
     pub(crate) fn sum(&self, figure: impl Fn(&Sample) -> u64) -> u64 {

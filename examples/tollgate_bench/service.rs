@@ -88,6 +88,16 @@ impl Service {
         })
     }
 
+    /// Resident memory of all instances, in bytes.
+    pub(crate) fn resident(&self) -> Result<u64> {
+        self.instances.iter().map(Process::resident).sum()
+    }
+
+    /// Most resident memory that each instance ever had, in bytes, in all.
+    pub(crate) fn peak(&self) -> Result<u64> {
+        self.instances.iter().map(Process::peak).sum()
+    }
+
     async fn add(&mut self, subject: &Subject, programs: &Programs) -> Result<()> {
         let (quota, address) = (subject.quota, free_address()?);
         let port = address.port().to_string();

@@ -1,6 +1,6 @@
 //! What was aimed at, and whether this run reached it.
 
-use crate::results::Results;
+use crate::results::{MEBIBYTE, Results};
 use crate::statistics::{Median, median};
 
 /// One promise.
@@ -36,7 +36,6 @@ const COMMANDS_PER_TOKEN: f64 = 2.0;
 const TOKENS_PER_SECOND: f64 = 10.0;
 /// By how much requests under way while counting begins and ends may blur calls for each request.
 const EDGES: f64 = 0.05;
-const MEBIBYTE: f64 = 1_048_576.0;
 
 /// Every promise.
 pub(crate) fn judge(results: &Results) -> Vec<Target> {
