@@ -29,6 +29,7 @@ mod service;
 mod statistics;
 mod subject;
 mod targets;
+mod traefik;
 
 use std::path::PathBuf;
 

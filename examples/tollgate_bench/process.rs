@@ -12,9 +12,9 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 /// Longest wait for a process that starts.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Pause between looks whether it listens.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// Length of one unit of utime and stime, in microseconds: USER_HZ is 100 on Linux.
 const TICK_US: u64 = 10_000;
 

@@ -13,6 +13,7 @@ use crate::peers::Peers;
 use crate::process::{Process, free_address};
 use crate::redis_server::RedisServer;
 use crate::subject::{Contender, Quota, Subject};
+use crate::traefik::Traefik;
 
 /// What services are started from.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(crate) struct Service {
     pub(crate) instances: Vec<Process>,
     pub(crate) redis: Option<Rc<RedisServer>>,
     balancer: Option<Nginx>,
+    /// What a proxy passes requests on to; not counted.
+    _backend: Option<Process>,
     targets: Vec<SocketAddr>,
     ask: Ask,
     _folder: Option<Folder>,
@@ -54,6 +57,7 @@ impl Service {
             instances: Vec::new(),
             redis,
             balancer: None,
+            _backend: None,
             targets: Vec::new(),
             ask: Ask::Api,
             _folder: None,
@@ -170,6 +174,20 @@ impl Service {
                 self._folder = Some(folder);
                 self.spawn(Path::new("node"), &[&script], settings, address)
                     .await
+            }
+            Contender::Traefik { limited } => {
+                let program = programs.peers.traefik.as_ref().context("no Traefik")?;
+                let settings = settings(quota, &port, "tokenbucket-memory");
+                let mut backend = Process::start(&programs.myself, &["serve", "bare"], &settings)?;
+                backend.until_listening(address).await?;
+                let redis = self.redis.as_ref().filter(|_| *limited);
+                let limit = redis.map(|redis| (quota, redis.address));
+                let traefik = Traefik::before(address, limit, program).await?;
+                self.targets.push(traefik.address);
+                self.instances.push(traefik.process);
+                self._backend = Some(backend);
+                self._folder = Some(traefik.folder);
+                Ok(())
             }
         }
     }

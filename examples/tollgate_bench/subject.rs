@@ -78,6 +78,8 @@ pub(crate) enum Contender {
     Throttlecrab,
     /// Node's own HTTP server, with rate-limiter-flexible on Redis or without.
     Flexible { limited: bool },
+    /// Traefik before the bare server, with its own limiter on Redis or without.
+    Traefik { limited: bool },
 }
 
 impl Contender {
@@ -91,6 +93,8 @@ impl Contender {
             Self::Throttlecrab => "throttlecrab".to_owned(),
             Self::Flexible { limited: true } => "rate-limiter-flexible".to_owned(),
             Self::Flexible { limited: false } => "node alone".to_owned(),
+            Self::Traefik { limited: true } => "traefik rateLimit".to_owned(),
+            Self::Traefik { limited: false } => "traefik alone".to_owned(),
         }
     }
 
@@ -117,6 +121,7 @@ impl Contender {
             Self::Served("bare")
                 | Self::Nginx { limited: false }
                 | Self::Flexible { limited: false }
+                | Self::Traefik { limited: false }
         )
     }
 
@@ -124,7 +129,7 @@ impl Contender {
         match self {
             Self::Own(kind) | Self::Charges(kind, _) => kind.needs_redis(),
             Self::Served(name) => *name == "pooled-evalsha",
-            Self::Flexible { limited } => *limited,
+            Self::Flexible { limited } | Self::Traefik { limited } => *limited,
             Self::Nginx { .. } | Self::Throttlecrab => false,
         }
     }
