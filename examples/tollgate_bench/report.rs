@@ -112,7 +112,7 @@ pub(crate) fn summary(targets: &[Target]) -> String {
     format!(
         "{} of {} targets reached, {} missed, {} not measured",
         count(Verdict::Pass),
-        targets.len(),
+        targets.len() - count(Verdict::Beside),
         count(Verdict::Fail),
         count(Verdict::NotMeasured)
     )
@@ -160,4 +160,22 @@ pub(crate) fn markdown(table: &Table) -> String {
     let columns = table.first().map_or(0, Vec::len);
     lines.insert(1, format!("|{}\n", " --- |".repeat(columns)));
     lines.concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_beside_the_targets_is_not_counted_as_one() {
+        let targets = [Verdict::Pass, Verdict::Beside, Verdict::Fail].map(|verdict| Target {
+            promise: String::new(),
+            measured: String::new(),
+            verdict,
+        });
+        assert_eq!(
+            summary(&targets),
+            "1 of 2 targets reached, 1 missed, 0 not measured"
+        );
+    }
 }

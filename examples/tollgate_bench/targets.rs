@@ -18,6 +18,8 @@ pub(crate) enum Verdict {
     Pass,
     Fail,
     NotMeasured,
+    /// Shown beside the targets, and none itself.
+    Beside,
 }
 
 impl Verdict {
@@ -26,6 +28,7 @@ impl Verdict {
             Self::Pass => "pass",
             Self::Fail => "FAIL",
             Self::NotMeasured => "not measured",
+            Self::Beside => "no target",
         }
     }
 }
@@ -92,6 +95,7 @@ pub(crate) fn judge(results: &Results) -> Vec<Target> {
     ];
     targets.extend([1, 2].map(|threads| against_governor(results, threads)));
     targets.extend(growth(results));
+    targets.extend(unused_lease(results));
     targets.extend(bytes_per_key(results));
     targets.extend(idle(results));
     targets
@@ -252,6 +256,20 @@ fn growth(results: &Results) -> Vec<Target> {
         )
     })
     .collect()
+}
+
+/// A thousand keys are each asked often enough to be leased, a million are not: what their growth costs says how often
+/// they are asked. This says what leases cost where they cannot help.
+fn unused_lease(results: &Results) -> Option<Target> {
+    let measured = results.scenario("keys")?;
+    let many = |name: &str| measured.cell(&format!("{name}, 1000000 keys"));
+    let figure = || many("lease")?.ratio_to(many("lua")?);
+    Some(Target {
+        promise: "lease: CPU with 1,000,000 keys, too rarely asked to be leased, against lua with as many"
+            .to_owned(),
+        measured: figure().map_or("-".to_owned(), |figure| spread(figure, "x")),
+        verdict: Verdict::Beside,
+    })
 }
 
 fn bytes_per_key(results: &Results) -> [Target; 2] {
