@@ -57,6 +57,7 @@ fn page(
         summary(judged),
         markdown(&targets(judged))
     );
+    text += &missed(include_str!("missed.md"));
     for picture in pictures {
         text += &format!("\n![{}]({BESIDE}/{})\n", picture.about, picture.file);
     }
@@ -79,6 +80,14 @@ fn page(
         text += &format!("- {missing}\n");
     }
     text
+}
+
+/// What there is to say of the targets that are missed; nothing where that file is empty.
+fn missed(prose: &str) -> String {
+    match prose.trim() {
+        "" => String::new(),
+        prose => format!("\n## Where the targets are missed\n\n{prose}\n"),
+    }
 }
 
 /// When and where is measured, and of what; asked before anything is.
@@ -123,4 +132,16 @@ fn said(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     text.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prose_on_missed_targets_stands_as_it_is_under_a_title_of_its_own() {
+        let section = "\n## Where the targets are missed\n\nOne.\n\nTwo.\n";
+        assert_eq!(missed("One.\n\nTwo.\n"), section);
+        assert_eq!(missed("\n"), "", "and without any there is no title");
+    }
 }
