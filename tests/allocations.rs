@@ -21,10 +21,17 @@ use axum::response::Response;
 use tollgate::algorithm::{LeaseAsk, TokenBucket};
 use tollgate::http::RateLimitLayer;
 use tollgate::limiter::{Call, Limiter, Rule};
+use tollgate::strategy::factory::{Care, Kind, Plan, Stack, build};
 use tollgate::strategy::lease::{Lends, Lent};
 use tollgate::strategy::{Deciding, DenialCache, Lease, Memory, Strategy};
 use tollgate::{Charge, Cost, Identity, Key, Limit, ManualClock, Quota, RuleName, Source};
 use tower::{Layer, Service, service_fn};
+
+#[path = "it/bench/mod.rs"]
+#[expect(dead_code, unused_imports, reason = "most of it is for other tests")]
+mod bench;
+
+use bench::RedisServer;
 
 const REQUESTS: u64 = 100;
 
@@ -158,4 +165,67 @@ fn an_admitted_request_allocates_eight_times() {
 #[test]
 fn a_denied_request_allocates_twelve_times() {
     assert_eq!(through_the_layer(1), 12);
+}
+
+/// `lua` on Redis with all that the factory puts around it, but without heartbeats, which allocate as well; and what is to
+/// run it, on this thread, where allocations are counted.
+struct OnRedis {
+    runtime: tokio::runtime::Runtime,
+    stack: Stack,
+    _redis: RedisServer,
+}
+
+impl OnRedis {
+    fn start() -> Self {
+        let redis = RedisServer::start();
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().unwrap();
+        let plan = Plan {
+            denial_cache: Some(Duration::from_secs(3_600)),
+            care: Some(Care {
+                instance: "one".to_owned(),
+                key_prefix: "t:".to_owned(),
+                instances: 1,
+            }),
+            ..bench::strategies::plan(Kind::Lua, &redis.address())
+        };
+        let stack = runtime.block_on(async {
+            let stack = build(&plan).unwrap();
+            stack.leave(Duration::from_secs(30)).await;
+            stack
+        });
+        Self {
+            runtime,
+            stack,
+            _redis: redis,
+        }
+    }
+
+    fn admits(&self, charges: &[Charge]) -> bool {
+        let decided = self.stack.strategy.decide(charges);
+        self.runtime.block_on(decided).unwrap().admitted
+    }
+
+    /// Allocations of a decision: the fewest, and the most of nine in ten. Now and then a connection takes a new buffer.
+    fn allocations(&self, charges: &[Charge], admitted: bool) -> [u64; 2] {
+        let ask = || assert_eq!(self.admits(charges), admitted);
+        (0..REQUESTS).for_each(|_| ask());
+        let mut counts: Vec<_> = (0..REQUESTS).map(|_| measure(ask).count_total).collect();
+        counts.sort_unstable();
+        [counts[0], counts[counts.len() * 9 / 10]]
+    }
+}
+
+/// What is boxed of the strategies that wait for each other, the task that carries the call, the command and the reply.
+#[test]
+fn a_decision_of_lua_alone_in_its_call_allocates_seventeen_times() {
+    let charges = [charge(1_000_000)];
+    assert_eq!(OnRedis::start().allocations(&charges, true), [17, 17]);
+}
+
+#[test]
+fn a_denial_of_lua_that_is_remembered_allocates_nothing_in_the_whole_stack() {
+    let (lua, charges) = (OnRedis::start(), [charge(1)]);
+    while lua.admits(&charges) {}
+    assert_eq!(lua.allocations(&charges, false), [0, 0]);
 }
