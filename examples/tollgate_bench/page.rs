@@ -75,7 +75,9 @@ fn page(
             markdown(&scenario(measured))
         );
     }
-    text += "\n## Not measured\n\n";
+    if !results.missing.is_empty() {
+        text += "\n## Not measured\n\n";
+    }
     for missing in &results.missing {
         text += &format!("- {missing}\n");
     }

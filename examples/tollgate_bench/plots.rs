@@ -14,7 +14,7 @@ const SIZE: (u32, u32) = (900, 440);
 const LEGEND: u32 = 720;
 const FONT: &str = "sans-serif";
 /// One colour a contender, in the order of a scenario; dark enough to be read on white.
-const COLOURS: [RGBColor; 12] = [
+const COLOURS: [RGBColor; 16] = [
     RGBColor(90, 90, 90),
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -27,6 +27,10 @@ const COLOURS: [RGBColor; 12] = [
     RGBColor(170, 170, 0),
     RGBColor(0, 0, 0),
     RGBColor(220, 20, 60),
+    RGBColor(0, 90, 50),
+    RGBColor(0, 140, 150),
+    RGBColor(150, 20, 90),
+    RGBColor(100, 110, 200),
 ];
 /// What fills most of a bar, and what stands behind it.
 const SERVICE: RGBColor = RGBColor(0, 114, 178);
