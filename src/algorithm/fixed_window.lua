@@ -37,7 +37,7 @@ algorithms.fixedwindow = {
   end,
 
   write = function(key, record, start, count, limit, length)
-    start, count, limit, length = as_text(start), decimal(count), as_text(limit), as_text(length)
+    start, count, limit, length = as_text(start), format(DECIMAL, count), as_text(limit), as_text(length)
     if record[1] == start and record[3] == limit and record[4] == length then
       return call('HSET', key, 'count', count)
     end

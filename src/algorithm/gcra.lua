@@ -48,7 +48,7 @@ algorithms.gcra = {
   end,
 
   write = function(key, record, tat, tat_fraction, at, capacity, gain, unit)
-    tat, tat_fraction, at = decimal(tat), decimal(tat_fraction), as_text(at)
+    tat, tat_fraction, at = format(DECIMAL, tat), format(DECIMAL, tat_fraction), as_text(at)
     capacity, gain, unit = as_text(capacity), as_text(gain), as_text(unit)
     if record[4] == capacity and record[5] == gain and record[6] == unit then
       return call('HSET', key, 'tat', tat, 'tat_fraction', tat_fraction, 'at', at)

@@ -85,7 +85,7 @@ algorithms.slidingwindow = {
   end,
 
   write = function(key, record, start, previous, current, limit, length)
-    previous, current = decimal(previous), decimal(current)
+    previous, current = format(DECIMAL, previous), format(DECIMAL, current)
     start, limit, length = as_text(start), as_text(limit), as_text(length)
     if record[1] == start and record[4] == limit and record[5] == length then
       return call('HSET', key, 'previous', previous, 'current', current)

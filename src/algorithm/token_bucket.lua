@@ -66,7 +66,7 @@ algorithms.tokenbucket = {
 
   -- What is lent stays as it is: only lease.lua changes it.
   write = function(key, record, tokens, at, fraction, fraction_of)
-    tokens, at, fraction, fraction_of = decimal(tokens), as_text(at), decimal(fraction), as_text(fraction_of)
+    tokens, at, fraction, fraction_of = format(DECIMAL, tokens), as_text(at), format(DECIMAL, fraction), as_text(fraction_of)
     if record[4] == fraction_of then
       return call('HSET', key, 'tokens', tokens, 'last_refill', at, 'fraction', fraction)
     end

@@ -65,7 +65,7 @@ pub const FAULTS: &[Planted] = &[
     script(
         "ttl-rounded-down",
         "the expiry is rounded down to whole seconds",
-        "ceil_div(fresh_at, 1000) + EXPIRY_MARGIN",
+        "ceil(fresh_at / 1000) + EXPIRY_MARGIN",
         "math.floor(fresh_at / 1000000) * 1000",
     ),
     script(
@@ -93,8 +93,8 @@ pub const FAULTS: &[Planted] = &[
     script(
         "tostring",
         "a time is written by tostring, which keeps 14 digits",
-        "decimal(tokens), as_text(at)",
-        "decimal(tokens), tostring(at)",
+        "format(DECIMAL, tokens), as_text(at)",
+        "format(DECIMAL, tokens), tostring(at)",
     ),
     script(
         "eviction",
@@ -105,7 +105,7 @@ pub const FAULTS: &[Planted] = &[
     script(
         "no-expiry",
         "records are written without an expiry",
-        "call('PEXPIREAT', key, decimal(ceil_div(fresh_at, 1000) + EXPIRY_MARGIN))",
+        "call('PEXPIREAT', key, format(DECIMAL, ceil(fresh_at / 1000) + EXPIRY_MARGIN))",
         "1",
     ),
     script(

@@ -37,7 +37,7 @@ end
 local function keep(algorithm, key, read, fresh_at, ...)
   local written = algorithm.write(key, read, ...)
   if written ~= 0 and failed(written) then return written.err, false end
-  local expires = call('PEXPIREAT', key, decimal(ceil_div(fresh_at, 1000) + EXPIRY_MARGIN))
+  local expires = call('PEXPIREAT', key, format(DECIMAL, ceil(fresh_at / 1000) + EXPIRY_MARGIN))
   if expires ~= 1 and failed(expires) then return expires.err, true end
 end
 

@@ -52,14 +52,11 @@ local function ceil_div(a, b)
   return ceil(a / b)
 end
 
--- An integer as it is written. Redis would format numbers more slowly, and so would Lua as what they are, doubles; but an
+-- How integers are written. Redis would format numbers more slowly, and so would Lua as what they are, doubles; but an
 -- integer of C may have 32 bits.
 local DECIMAL = format('%d', LATEST) == '4503599627370496' and '%d' or '%.0f'
-local function decimal(number)
-  return format(DECIMAL, number)
-end
 
--- The same, for those that many records have: the moment, or what is of a quota.
+-- An integer that many records have, such as the moment or what is of a quota, as it is written.
 local written = {}
 local function as_text(number)
   local text = written[number]
