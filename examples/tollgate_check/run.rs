@@ -36,6 +36,7 @@ const LEASE_OPS: u64 = 20;
 const CLOCK_SLACK_US: u64 = 20_000;
 
 /// What to run.
+#[derive(Clone)]
 pub(crate) struct Run {
     pub(crate) algorithm: &'static dyn Algorithm,
     pub(crate) kind: Kind,
