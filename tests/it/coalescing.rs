@@ -19,6 +19,8 @@ const LONG: Duration = Duration::from_secs(60);
 /// As many as one call carries.
 const MOST: usize = 128;
 const MOST_WAITING: usize = 4096;
+/// As many as a second call leaves for.
+const WORTH_A_CALL: usize = 32;
 
 fn one(name: &str, capacity: u64) -> Charge {
     let token_bucket = named("tokenbucket").unwrap();
@@ -69,14 +71,15 @@ async fn warm(redis: &RedisServer, address: &str) -> Arc<dyn Strategy> {
     lua
 }
 
-/// Two requests whose answers are held, so that who comes now must wait.
+/// Requests in two calls whose answers are held, so that who comes now must wait.
 async fn occupied(lua: &Arc<dyn Strategy>, proxy: &Proxy) -> Vec<Deciding> {
     proxy.hold_replies();
     let first = ask(lua, vec![one("held-1", 9)]);
     proxy.until_asked("held-1").await;
-    let second = ask(lua, vec![one("held-2", 9)]);
+    let seconds = (0..WORTH_A_CALL).map(|_| ask(lua, vec![one("held-2", 99)]));
+    let held = std::iter::once(first).chain(seconds).collect();
     proxy.until_asked("held-2").await;
-    vec![first, second]
+    held
 }
 
 /// Lets everybody who was just started come as far as they can without an answer.

@@ -1,8 +1,9 @@
 //! Requests that are under way at the same time travel together, and nobody waits for company.
 //!
-//! At most two calls of the script are on their way. A request that finds fewer leaves at once, alone if nobody else is
-//! there; others queue, and when a call returns all that wait (as many as one call may carry) leave in the next. So
-//! nothing is waited for without concurrency, and under load the cost of a call is shared. There is no timer.
+//! A request that finds no call of the script on its way leaves at once, alone if nobody else is there; others queue, and
+//! when the call returns all that wait (as many as one call may carry) leave in the next. A second call leaves beside it
+//! as soon as enough wait to be worth one, or when the first is slow. So nothing is waited for without concurrency, and
+//! under load the cost of a call is shared. There is no timer.
 //!
 //! Who leaves the queue in another way was surely not executed: its future was dropped, or almost all of its time was over
 //! before a call left. So was who finds the queue full. A call that was sent and lost may have been executed, with all that
@@ -23,8 +24,12 @@ use super::record::Notices;
 use super::script::Script;
 use crate::strategy::{Fault, Scope};
 
-/// Calls on their way at a time: one is decided while the other's answer travels.
+/// Calls on their way at a time.
 const MOST_CALLS: usize = 2;
+/// Requests that are worth a second call; fewer wait for the first, which is cheaper for the service and for Redis.
+const WORTH_A_CALL: usize = 32;
+/// After so long a call is slow: who comes then is not kept waiting by it.
+const SLOW: Duration = Duration::from_millis(1);
 
 /// A queue before one server, and the calls that empty it.
 #[derive(Debug)]
@@ -42,6 +47,24 @@ struct Shared {
 struct Traffic {
     queue: Queue,
     calls: usize,
+    /// When the last call was begun.
+    begun: Option<Instant>,
+}
+
+impl Traffic {
+    /// Whether another call should be on its way beside so many; it is begun by that.
+    fn begins(&mut self, beside: usize, now: Instant) -> bool {
+        let is_slow = || self.begun.is_none_or(|begun| now >= begun + SLOW);
+        let begins = match beside {
+            0 => !self.queue.is_empty(),
+            MOST_CALLS.. => false,
+            _ => self.queue.len() >= WORTH_A_CALL || (!self.queue.is_empty() && is_slow()),
+        };
+        if begins {
+            self.begun = Some(now);
+        }
+        begins
+    }
 }
 
 impl Lane {
@@ -57,8 +80,9 @@ impl Lane {
 
     /// Asks the script. Who drops the future before a call left with the question takes it back.
     pub(super) async fn ask(&self, question: Question) -> Answer {
-        let (asked, told) = Asked::new(question, Instant::now() + self.0.patience());
-        if self.0.enqueue(asked)? {
+        let now = Instant::now();
+        let (asked, told) = Asked::new(question, now + self.0.patience());
+        if self.0.enqueue(asked, now)? {
             tokio::spawn(Call::of(self.0.clone()).run());
         }
         told.await
@@ -73,10 +97,11 @@ impl Shared {
     }
 
     /// Whether a call, which is counted from then on, should start.
-    fn enqueue(&self, asked: Asked) -> Result<bool, Fault> {
+    fn enqueue(&self, asked: Asked, now: Instant) -> Result<bool, Fault> {
         let mut traffic = self.lock();
         traffic.queue.push(asked)?;
-        let starts = traffic.calls < MOST_CALLS;
+        let beside = traffic.calls;
+        let starts = traffic.begins(beside, now);
         traffic.calls += usize::from(starts);
         Ok(starts)
     }
@@ -154,7 +179,7 @@ fn is_of_some(fault: &Fault) -> bool {
     !fault.is_ambiguous() && (fault.scope() == Scope::Request || fault.kind() == "NOPERM")
 }
 
-/// One of the calls that may be on their way; it goes again as long as somebody waits.
+/// One of the calls that may be on their way; it goes again as long as it is worth it.
 struct Call {
     lane: Arc<Shared>,
     is_over: bool,
@@ -182,10 +207,12 @@ impl Call {
         }
     }
 
-    /// Whether nobody waits; then it is counted no more, in the same moment, so that who comes next starts another.
+    /// Whether nobody waits, or few enough for the other call; then it is counted no more, in the same moment, so that who
+    /// comes next starts another.
     fn ends(&mut self) -> bool {
         let mut traffic = self.lane.lock();
-        self.is_over = traffic.queue.is_empty();
+        let others = traffic.calls - 1;
+        self.is_over = !traffic.begins(others, Instant::now());
         traffic.calls -= usize::from(self.is_over);
         self.is_over
     }
@@ -203,4 +230,67 @@ fn tell_all(asked: Vec<Asked>, fault: &Fault) {
     asked
         .into_iter()
         .for_each(|asked| asked.tell(Err(fault.clone())));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::algorithm::{Intent, TokenBucket};
+    use crate::domain::{Charge, Cost, Identity, Key, Limit, Quota, RuleName};
+
+    /// One call was begun at `begun`, and so many requests wait.
+    fn traffic(waiting: usize, begun: Instant) -> Traffic {
+        let key = Key::new(
+            "t:",
+            &TokenBucket,
+            &RuleName::default_rule(),
+            &Identity::new(),
+        );
+        let quota = Quota::new(1, 1, Duration::from_secs(1)).unwrap();
+        let algorithm = &TokenBucket;
+        let charge = Charge::new(key, Limit { algorithm, quota }, Cost::MIN).unwrap();
+        let mut traffic = Traffic {
+            begun: Some(begun),
+            ..Traffic::default()
+        };
+        for _ in 0..waiting {
+            let question = Question::asking(std::slice::from_ref(&charge), Intent::Charge);
+            traffic.queue.push(Asked::new(question, begun).0).unwrap();
+        }
+        traffic
+    }
+
+    #[tokio::test]
+    async fn the_first_call_leaves_for_anybody() {
+        let now = Instant::now();
+        assert!(traffic(1, now).begins(0, now));
+        assert!(!traffic(0, now).begins(0, now));
+    }
+
+    #[tokio::test]
+    async fn a_second_call_leaves_for_many_or_beside_a_slow_one() {
+        let now = Instant::now();
+        for (waiting, late, begins) in [
+            (WORTH_A_CALL - 1, SLOW - Duration::from_micros(1), false),
+            (WORTH_A_CALL, Duration::ZERO, true),
+            (1, SLOW, true),
+            (0, SLOW, false),
+        ] {
+            assert_eq!(
+                traffic(waiting, now).begins(1, now + late),
+                begins,
+                "{waiting} after {late:?}"
+            );
+        }
+        assert!(!traffic(WORTH_A_CALL, now).begins(MOST_CALLS, now + SLOW));
+    }
+
+    /// It was begun by whoever asked whether to, so that nobody begins it again.
+    #[tokio::test]
+    async fn a_second_call_makes_the_first_slow_no_more() {
+        let now = Instant::now();
+        let mut traffic = traffic(1, now);
+        assert!(traffic.begins(1, now + SLOW));
+        assert!(!traffic.begins(1, now + SLOW));
+    }
 }

@@ -49,6 +49,11 @@ impl Queue {
         self.0.is_empty()
     }
 
+    /// How many there are, some of whom may have gone away.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Adds a request, if there is room.
     pub(super) fn push(&mut self, asked: Asked) -> Result<(), Fault> {
         if self.0.len() >= MOST_WAITING {
