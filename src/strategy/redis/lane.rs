@@ -1,4 +1,4 @@
-//! Requests that are under way at the same time travel together, and nobody waits for company.
+//! Requests that are under way at the same time travel together.
 //!
 //! A request that finds no call of the script on its way leaves at once, alone if nobody else is there; others queue, and
 //! when the call returns all that wait (as many as one call may carry) leave in the next. A second call leaves beside it
@@ -55,11 +55,12 @@ impl Traffic {
     /// Whether another call should be on its way beside so many; it is begun by that.
     fn begins(&mut self, beside: usize, now: Instant) -> bool {
         let is_slow = || self.begun.is_none_or(|begun| now >= begun + SLOW);
-        let begins = match beside {
-            0 => !self.queue.is_empty(),
-            MOST_CALLS.. => false,
-            _ => self.queue.len() >= WORTH_A_CALL || (!self.queue.is_empty() && is_slow()),
-        };
+        let begins = !self.queue.is_empty()
+            && match beside {
+                0 => true,
+                MOST_CALLS.. => false,
+                _ => self.queue.len() >= WORTH_A_CALL || is_slow(),
+            };
         if begins {
             self.begun = Some(now);
         }
