@@ -53,11 +53,12 @@ cargo fmt --all -- --check
 say "lints"
 cargo clippy --locked --all-targets -- -D warnings
 cargo clippy --locked --all-targets --features planted-faults -- -D warnings
+cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir target/fuzz -- -D warnings
 say "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 if command -v shellcheck >/dev/null; then
   say "shell scripts"
-  shellcheck scripts/* .ci/run
+  grep -lZ '^#!.*bash' scripts/* .ci/run | xargs -0 shellcheck
 fi
 say "unit and integration tests"
 [ "$(uname -s)" = Linux ] || echo "Left out on this system: tests that step the clock of a Redis (Linux only)."

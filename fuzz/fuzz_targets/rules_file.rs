@@ -30,7 +30,7 @@ fuzz_target!(|data: &[u8]| {
             for rule in &rules.rules {
                 assert!(rule.in_words().starts_with(rule.name.as_str()));
             }
-            let memory = Memory::new(1, Arc::new(ManualClock::default()), RandomState::new());
+            let memory = Memory::new(1, Arc::new(ManualClock::default()), &RandomState::new());
             ask(&Limiter::with_rules(rules.into_set(), Arc::new(memory)));
         }
     }
