@@ -6,7 +6,9 @@
 //! Records stand in shards, each behind a lock that is held for one request without waiting for anything. A request with
 //! several keys locks its shards in ascending order, so that requests cannot wait for each other in a circle.
 
+mod blocks;
 mod overflow;
+mod record;
 mod shard;
 mod tag;
 #[cfg(test)]
@@ -96,7 +98,7 @@ impl Memory {
             .step(&limit.quota, Remembered::Nothing, now_us, used);
         if let Ok(taken) = step.outcome {
             let seat = shard.seat(tag, now_us);
-            shard.set(seat, tag, taken.kept);
+            shard.set(seat, tag, &taken.kept);
         }
     }
 
@@ -109,9 +111,7 @@ impl Memory {
     /// Keeps the record of this key until then at least: for who may ask for it under a larger quota later.
     pub(super) fn hold(&self, key: &Key, until_us: u64) {
         let (mut shard, tag) = self.shard(key);
-        if let Some(kept) = shard.find(tag) {
-            kept.fresh_at_us = kept.fresh_at_us.max(until_us);
-        }
+        shard.hold(tag, until_us);
     }
 
     /// Gives back what one receipt says.
@@ -140,7 +140,7 @@ impl Memory {
         }
         let (verdict, kept, notice) = judge_one(charge, intent, shard.get(seat, now_us), now_us);
         if let Some(kept) = kept {
-            shard.set(seat, tag, kept);
+            shard.set(seat, tag, &kept);
         }
         self.tell(notice);
         Ok(verdict)
@@ -173,7 +173,7 @@ impl Memory {
                 (Seat::Overflow, Some(overflow)) => {
                     overflow.set(charges[write.charge].limit(), write.kept);
                 }
-                (seat, _) => held.shard(place).set(seat, place.tag, write.kept),
+                (seat, _) => held.shard(place).set(seat, place.tag, &write.kept),
             }
         }
         judged

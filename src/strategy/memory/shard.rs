@@ -1,23 +1,15 @@
-//! A part of the table, behind one lock.
-//!
-//! Records stand one after the other in blocks, so that growing moves none and wastes little; a table of their places finds
-//! them by tag. A heap has one entry a record, with a time before which it is surely live, and is looked at only to make
-//! room.
-
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+//! A part of the table, behind one lock: records, and a table of their places, which finds them by tag.
 
 use hashbrown::HashTable;
 
-use super::live;
+use super::blocks::Blocks;
+use super::record::Record;
 use super::tag::Tag;
 use crate::algorithm::{Kept, Remembered};
 use crate::domain::Receipt;
 
-/// Records to a block.
-const BLOCK: usize = 128;
-/// Records past their time that one new record makes room for, so that the dead never pile up.
-const SWEEP: usize = 2;
+/// Most records of a shard: their places, and those of their blocks, are numbers of 32 bits.
+const MOST_RECORDS: usize = 1 << 31;
 
 /// Where a key is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,32 +22,21 @@ pub(super) enum Seat {
     Overflow,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Record {
-    tag: Tag,
-    kept: Kept,
-}
-
 /// A part of the table.
 #[derive(Debug)]
 pub(super) struct Shard {
     room: usize,
     places: HashTable<u32>,
-    blocks: Vec<Vec<Record>>,
-    /// Places that were left.
-    free: Vec<u32>,
-    by_expiry: BinaryHeap<Reverse<(u64, u32)>>,
+    records: Blocks,
 }
 
 impl Shard {
     /// An empty one with room for so many records.
     pub(super) fn new(room: usize) -> Self {
         Self {
-            room: room.min(u32::MAX as usize),
+            room: room.min(MOST_RECORDS),
             places: HashTable::new(),
-            blocks: Vec::new(),
-            free: Vec::new(),
-            by_expiry: BinaryHeap::new(),
+            records: Blocks::default(),
         }
     }
 
@@ -69,7 +50,7 @@ impl Shard {
         if let Some(place) = self.place_of(tag) {
             return Seat::Own(place);
         }
-        self.sweep(now_us, SWEEP);
+        self.make_room(now_us);
         self.seat_as_it_is(tag)
     }
 
@@ -84,28 +65,41 @@ impl Shard {
 
     pub(super) fn get(&self, seat: Seat, now_us: u64) -> Remembered {
         match seat {
-            Seat::Own(place) => live(Some(&self.record(place).kept), now_us),
+            Seat::Own(place) => match self.records.get(place) {
+                record if now_us < record.fresh_at_us() => Remembered::State(record.state()),
+                _ => Remembered::Nothing,
+            },
             Seat::New | Seat::Overflow => Remembered::Nothing,
         }
     }
 
     /// Remembers that in a seat of this shard; one in the overflow is not this shard's.
-    pub(super) fn set(&mut self, seat: Seat, tag: Tag, kept: Kept) {
+    pub(super) fn set(&mut self, seat: Seat, tag: Tag, kept: &Kept) {
         match seat {
-            Seat::Own(place) => self.record_mut(place).kept = kept,
-            Seat::New => self.insert(Record { tag, kept }),
+            Seat::Own(place) => self.records.set(place, Record::new(tag, kept)),
+            Seat::New => self.insert(Record::new(tag, kept)),
             Seat::Overflow => {}
         }
     }
 
-    /// What is kept of that key, dead or alive.
-    pub(super) fn find(&mut self, tag: Tag) -> Option<&mut Kept> {
-        let place = self.place_of(tag)?;
-        Some(&mut self.record_mut(place).kept)
+    /// Keeps the record of that key until then at least.
+    pub(super) fn hold(&mut self, tag: Tag, until_us: u64) {
+        if let Some((place, kept)) = self.find(tag) {
+            let fresh_at_us = kept.fresh_at_us.max(until_us);
+            self.set(
+                Seat::Own(place),
+                tag,
+                &Kept {
+                    fresh_at_us,
+                    ..kept
+                },
+            );
+        }
     }
 
     pub(super) fn credit(&mut self, tag: Tag, receipt: &Receipt, now_us: u64) {
-        let Some(kept) = self.find(tag).filter(|kept| now_us < kept.fresh_at_us) else {
+        let found = self.find(tag);
+        let Some((place, kept)) = found.filter(|(_, kept)| now_us < kept.fresh_at_us) else {
             return;
         };
         let Receipt {
@@ -118,83 +112,59 @@ impl Shard {
             limit
                 .algorithm
                 .credit(&limit.quota, kept.state, now_us, *charged_at_us, *tokens);
-        *kept = credited.unwrap_or(*kept);
+        if let Some(kept) = credited {
+            self.set(Seat::Own(place), tag, &kept);
+        }
     }
 
-    /// Makes a record as good as fresh; it stays until it is swept, for it has an entry in `by_expiry`.
+    /// Makes a record as good as fresh; it is swept like others that are.
     pub(super) fn forget(&mut self, tag: Tag) {
-        if let Some(kept) = self.find(tag) {
-            kept.fresh_at_us = 0;
+        if let Some((place, kept)) = self.find(tag) {
+            let fresh_at_us = 0;
+            self.set(
+                Seat::Own(place),
+                tag,
+                &Kept {
+                    fresh_at_us,
+                    ..kept
+                },
+            );
         }
+    }
+
+    /// Where the record of that key stands and what is kept in it, dead or alive.
+    fn find(&self, tag: Tag) -> Option<(u32, Kept)> {
+        let place = self.place_of(tag)?;
+        Some((place, self.records.get(place).kept()))
     }
 
     fn place_of(&self, tag: Tag) -> Option<u32> {
-        let is_its = |place: &u32| self.record(*place).tag == tag;
+        let is_its = |place: &u32| self.records.get(*place).tag == tag;
         self.places.find(tag.hash(), is_its).copied()
     }
 
-    fn record(&self, place: u32) -> &Record {
-        let place = place as usize;
-        &self.blocks[place / BLOCK][place % BLOCK]
-    }
-
-    fn record_mut(&mut self, place: u32) -> &mut Record {
-        let place = place as usize;
-        &mut self.blocks[place / BLOCK][place % BLOCK]
-    }
-
     fn insert(&mut self, record: Record) {
-        let place = match self.free.pop() {
-            Some(place) => {
-                *self.record_mut(place) = record;
-                place
-            }
-            None => self.append(record),
-        };
-        let Self { places, blocks, .. } = self;
-        let hash_of = |place: &u32| {
-            let place = *place as usize;
-            blocks[place / BLOCK][place % BLOCK].tag.hash()
-        };
+        let Self {
+            places, records, ..
+        } = self;
+        let place = records.insert(record);
+        let hash_of = |place: &u32| records.get(*place).tag.hash();
         places.insert_unique(record.tag.hash(), place, hash_of);
-        if self.by_expiry.len() == self.by_expiry.capacity() {
-            // By a fourth instead of by as much again.
-            self.by_expiry
-                .reserve_exact(BLOCK.max(self.by_expiry.len() / 4));
-        }
-        self.by_expiry
-            .push(Reverse((record.kept.fresh_at_us, place)));
     }
 
-    fn append(&mut self, record: Record) -> u32 {
-        if self.blocks.last().is_none_or(|block| block.len() == BLOCK) {
-            self.blocks.push(Vec::with_capacity(BLOCK));
-        }
-        let last = self.blocks.len() - 1;
-        let place = last * BLOCK + self.blocks[last].len();
-        self.blocks[last].push(record);
-        u32::try_from(place).expect("a shard has room for fewer")
+    /// Removes the dead of the block that is due first and, while there is no room, of the next.
+    fn make_room(&mut self, now_us: u64) {
+        while self.sweep(now_us) && self.len() >= self.room {}
     }
 
-    /// Removes up to `most` records that are past their time.
-    fn sweep(&mut self, now_us: u64, most: usize) {
-        let mut removed = 0;
-        while removed < most {
-            let due = self.by_expiry.peek();
-            let Some(&Reverse((_, place))) = due.filter(|due| due.0.0 <= now_us) else {
-                return;
-            };
-            self.by_expiry.pop();
-            let Record { tag, kept } = *self.record(place);
-            if now_us < kept.fresh_at_us {
-                self.by_expiry.push(Reverse((kept.fresh_at_us, place)));
-                continue;
-            }
-            if let Ok(entry) = self.places.find_entry(tag.hash(), |other| *other == place) {
+    fn sweep(&mut self, now_us: u64) -> bool {
+        let Self {
+            places, records, ..
+        } = self;
+        records.sweep(now_us, |tag, place| {
+            if let Ok(entry) = places.find_entry(tag.hash(), |other| *other == place) {
                 entry.remove();
             }
-            self.free.push(place);
-            removed += 1;
-        }
+        })
     }
 }

@@ -20,10 +20,13 @@ pub(super) struct Tag {
 }
 
 impl Tag {
-    /// A number below `count`, which is 1 or more.
+    /// Stands for nobody; nothing is found by it.
+    pub(super) const NONE: Self = Self { high: 0, low: 0 };
+
+    /// A number below `count`, which is 1 or more: the share of `high` in all it could be, of that count.
     pub(super) fn spread(self, count: usize) -> usize {
-        let count = u64::try_from(count).unwrap_or(u64::MAX);
-        usize::try_from(self.high % count).unwrap_or_default()
+        let share = (u128::from(self.high) * count as u128) >> u64::BITS;
+        usize::try_from(share).expect("below the count")
     }
 
     /// Spreads keys within a shard.

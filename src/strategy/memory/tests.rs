@@ -104,6 +104,22 @@ fn expired_records_make_room_first() {
 }
 
 #[test]
+fn a_forgotten_record_makes_room() {
+    let (memory, _) = table(300);
+    for i in 0..300 {
+        assert!(admits(&memory, &format!("early-{i}"), 1));
+    }
+    for i in [7, 150, 299] {
+        memory.forget(charge(&format!("early-{i}"), 1).key());
+    }
+    for i in 0..3 {
+        assert!(admits(&memory, &format!("late-{i}"), 1));
+    }
+    assert!((0..3).all(|i| !admits(&memory, &format!("late-{i}"), 1)));
+    assert_eq!(memory.len(), 300);
+}
+
+#[test]
 fn the_dead_do_not_pile_up() {
     let (memory, clock) = table(1_000_000);
     for i in 0..10_000 {
