@@ -116,7 +116,7 @@ fn step(name: &str) -> Work {
     let (mut state, mut now_us) = (Remembered::Nothing, NOON_US);
     Box::new(move || {
         now_us += 1;
-        let step = black_box(algorithm).step(&quota, state, now_us, Cost::MIN);
+        let step = black_box(algorithm).step(&quota, &state, now_us, Cost::MIN);
         if let Ok(taken) = step.outcome {
             state = Remembered::State(taken.kept.state);
         }

@@ -6,8 +6,6 @@
 //! was admitted at an earlier time some may have been committed later; there, a denial may also stand before whatever had
 //! not ended when it began.
 
-use std::time::Duration;
-
 use tollgate::algorithm::{Algorithm, Remembered, Standing, Step};
 use tollgate::{Cost, Quota};
 
@@ -38,13 +36,13 @@ pub(crate) fn differences(
     let mut states = vec![Remembered::Nothing];
     for op in &admitted {
         let before = states[states.len() - 1];
-        states.push(match step(algorithm, quota, before, op).outcome {
+        states.push(match step(algorithm, quota, &before, op).outcome {
             Err(_) => {
                 found.wrong_grants += 1;
                 before
             }
             Ok(taken) => {
-                found.wrong_numbers += u64::from(!is_told(op, &taken.after, Duration::ZERO));
+                found.wrong_numbers += u64::from(!is_told(op, &taken.after, 0));
                 Remembered::State(taken.kept.state)
             }
         });
@@ -55,17 +53,15 @@ pub(crate) fn differences(
         while commits_later && first > 0 && admitted[first - 1].returned_us >= op.invoked_us {
             first -= 1;
         }
-        let steps = states[first..=last]
+        let refusals: Vec<_> = states[first..=last]
             .iter()
-            .map(|state| step(algorithm, quota, *state, op));
-        let refusals: Vec<_> = steps
-            .filter_map(|step| Some((step.before, step.outcome.err()?)))
+            .filter_map(|state| step(algorithm, quota, state, op).outcome.err())
             .collect();
         if refusals.is_empty() {
             found.wrong_denials += 1;
         } else if !refusals
             .iter()
-            .any(|(before, refused)| is_told(op, before, refused.retry_after))
+            .any(|refused| is_told(op, &refused.before, refused.retry_after_us))
         {
             found.wrong_numbers += 1;
         }
@@ -73,14 +69,13 @@ pub(crate) fn differences(
     found
 }
 
-fn step(algorithm: &dyn Algorithm, quota: &Quota, remembered: Remembered, op: &Op) -> Step {
+fn step(algorithm: &dyn Algorithm, quota: &Quota, remembered: &Remembered, op: &Op) -> Step {
     let cost = Cost::new(op.cost).expect("costs are 1 or more");
     algorithm.step(quota, remembered, op.now_us, cost)
 }
 
-fn is_told(op: &Op, standing: &Standing, retry_after: Duration) -> bool {
-    let told = |us: u64, duration: Duration| u128::from(us) == duration.as_micros();
+fn is_told(op: &Op, standing: &Standing, retry_after_us: u64) -> bool {
     op.remaining == standing.remaining
-        && told(op.reset_after_us, standing.reset_after)
-        && told(op.retry_after_us, retry_after)
+        && op.reset_after_us == standing.reset_after_us
+        && op.retry_after_us == retry_after_us
 }

@@ -1,7 +1,5 @@
 //! A bucket at a time, counted in units: the arithmetic that `tokenbucket` and `gcra` share.
 
-use std::time::Duration;
-
 use super::{
     CLOCK_TOLERANCE_US, Kept, LATEST_US, LONGEST_LEASE_US, Notice, Refused, Remembered, Standing,
     State, Step, Taken,
@@ -28,30 +26,53 @@ pub(super) struct Lent {
 /// The step of an algorithm that keeps a bucket, which it reads from a state and writes to one.
 pub(super) fn step<'a>(
     quota: &'a Quota,
-    remembered: Remembered,
+    remembered: &Remembered,
     now_us: u64,
     cost: Cost,
     read: impl Fn(&'a Quota, State) -> Option<Bucket<'a>>,
     write: impl Fn(&Bucket<'a>) -> State,
 ) -> Step {
+    let (bucket, notice) = bucket_at(quota, remembered, now_us, read);
+    let price = cost.get() * quota.unit();
+    if bucket.level < price {
+        let outcome = Err(bucket.refused(price));
+        return Step { outcome, notice };
+    }
+    let level = bucket.level - price;
+    let left = Bucket { level, ..bucket };
+    let taken = Taken {
+        kept: left.kept(write),
+        after: left.standing(),
+    };
+    Step {
+        outcome: Ok(taken),
+        notice,
+    }
+}
+
+/// The bucket of a record at that time, and what an operator should hear of it.
+///
+/// Inlined, because to hand a bucket over in memory takes longer than what is done with it.
+#[inline(always)]
+pub(super) fn bucket_at<'a>(
+    quota: &'a Quota,
+    remembered: &Remembered,
+    now_us: u64,
+    read: impl Fn(&'a Quota, State) -> Option<Bucket<'a>>,
+) -> (Bucket<'a>, Option<Notice>) {
     let fresh = Bucket {
         quota,
         level: quota.full(),
         at_us: now_us,
         lent: Lent::default(),
     };
-    let (bucket, notice) = match remembered {
+    match remembered {
         Remembered::Nothing => (fresh, None),
         Remembered::Foreign => (fresh, Some(Notice::ForeignRecord)),
-        Remembered::State(state) => match read(quota, state) {
+        Remembered::State(state) => match read(quota, *state) {
             Some(bucket) => (bucket.refilled(now_us), bucket.notice(now_us)),
             None => (fresh, Some(Notice::ForeignRecord)),
         },
-    };
-    Step {
-        before: bucket.standing(),
-        outcome: bucket.take(cost, write),
-        notice,
     }
 }
 
@@ -86,8 +107,11 @@ impl<'a> Bucket<'a> {
 
     /// The same bucket with so much lent, if that can be; no fuller than that leaves room for.
     pub(super) fn lending(self, lent: Lent) -> Self {
+        if lent.tokens == 0 {
+            return self;
+        }
         let longest = self.at_us.saturating_add(LONGEST_LEASE_US);
-        let is_live = lent.tokens > 0 && self.at_us < lent.until_us && lent.until_us <= longest;
+        let is_live = self.at_us < lent.until_us && lent.until_us <= longest;
         let lent = if is_live { lent } else { Lent::default() };
         let bucket = Self { lent, ..self };
         Self {
@@ -97,6 +121,9 @@ impl<'a> Bucket<'a> {
     }
 
     pub(super) fn refilled(self, now_us: u64) -> Self {
+        if self.lent.tokens == 0 {
+            return self.gaining(now_us, self.quota.full());
+        }
         let lasting = self.gaining(now_us.min(self.lent.until_us), self.ceiling());
         if now_us < self.lent.until_us {
             return lasting;
@@ -126,21 +153,12 @@ impl<'a> Bucket<'a> {
         (self.at_us > now_us.saturating_add(CLOCK_TOLERANCE_US)).then_some(Notice::ClockBehind)
     }
 
-    fn take(self, cost: Cost, write: impl Fn(&Self) -> State) -> Result<Taken, Refused> {
-        let price = cost.get() * self.quota.unit();
-        if self.level < price {
-            return Err(Refused {
-                retry_after: self.time_to(price),
-            });
+    /// Why that price cannot be paid, and how the bucket stands.
+    fn refused(&self, price: u64) -> Refused {
+        Refused {
+            retry_after_us: self.us_to(price),
+            before: self.standing(),
         }
-        let left = Self {
-            level: self.level - price,
-            ..self
-        };
-        Ok(Taken {
-            kept: left.kept(write),
-            after: left.standing(),
-        })
     }
 
     pub(super) fn kept(&self, write: impl Fn(&Self) -> State) -> Kept {
@@ -173,13 +191,15 @@ impl<'a> Bucket<'a> {
         Self { level, ..self }.kept(write)
     }
 
-    fn standing(&self) -> Standing {
+    #[inline(always)] // As above.
+    pub(super) fn standing(&self) -> Standing {
         let (full, unit) = (self.quota.full(), self.quota.unit());
-        let next = self.level - self.level % unit + unit;
+        let remaining = self.level / unit;
+        let next = (remaining + 1) * unit;
         Standing {
-            remaining: self.level / unit,
-            reset_after: self.time_to(full),
-            next_after: self.time_to(next.min(full)),
+            remaining,
+            reset_after_us: self.us_to(full),
+            next_after_us: self.us_to(next.min(full)),
         }
     }
 
@@ -187,17 +207,24 @@ impl<'a> Bucket<'a> {
         self.at_us.saturating_add(self.us_to(self.quota.full()))
     }
 
-    fn time_to(&self, level: u64) -> Duration {
-        Duration::from_micros(self.us_to(level))
-    }
-
     /// Microseconds until the bucket has gained up to that level, at most full. What is lent is waited for.
     fn us_to(&self, level: u64) -> u64 {
-        let gain = self.quota.gain();
-        let gained = level.saturating_sub(self.level).div_ceil(gain);
+        let gained = self.us_for(level.saturating_sub(self.level));
+        if self.lent.tokens == 0 {
+            return gained;
+        }
         match level.saturating_sub(self.ceiling()) {
             0 => gained,
-            above => gained.max(self.lent.until_us - self.at_us + above.div_ceil(gain)),
+            above => gained.max(self.lent.until_us - self.at_us + self.us_for(above)),
+        }
+    }
+
+    /// Microseconds in which so many units are gained.
+    fn us_for(&self, units: u64) -> u64 {
+        match self.quota.gain() {
+            // Most rates, in lowest terms: no division.
+            1 => units,
+            gain => units.div_ceil(gain),
         }
     }
 }

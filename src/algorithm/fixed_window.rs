@@ -18,10 +18,8 @@
 //! **Source.** The counter of RFC 6585's example and of most gateways; A. Tanenbaum describes the window in "Computer
 //! Networks".
 
-use std::time::Duration;
-
 use super::window::{self, Window};
-use super::{Algorithm, Kept, Refused, Remembered, Standing, State, Step, Taken};
+use super::{Algorithm, Kept, Notice, Refused, Remembered, Standing, State, Step, Taken};
 use crate::domain::{Cost, Quota};
 
 /// Aligned windows; see the module for its law.
@@ -37,21 +35,16 @@ impl Algorithm for FixedWindow {
         &["window", "count", "limit", "length"]
     }
 
-    fn step(&self, quota: &Quota, remembered: Remembered, now_us: u64, cost: Cost) -> Step {
-        let (record, notice) = window::read(remembered, now_us, parse);
-        let counter = record.and_then(|record| Counter::of(quota, record, now_us));
-        let fresh = Counter {
-            quota,
-            window: Window::aligned(quota, now_us),
-            count: 0,
-            now_us,
-        };
-        let counter = counter.unwrap_or(fresh);
+    fn step(&self, quota: &Quota, remembered: &Remembered, now_us: u64, cost: Cost) -> Step {
+        let (counter, notice) = counter_at(quota, remembered, now_us);
         Step {
-            before: counter.standing(),
             outcome: counter.take(cost),
             notice,
         }
+    }
+
+    fn standing(&self, quota: &Quota, remembered: &Remembered, now_us: u64) -> Standing {
+        counter_at(quota, remembered, now_us).0.standing()
     }
 
     fn credit(
@@ -69,6 +62,22 @@ impl Algorithm for FixedWindow {
             .contains(charged_at_us)
             .then(|| Counter { count, ..counter }.kept())
     }
+}
+
+fn counter_at<'a>(
+    quota: &'a Quota,
+    remembered: &Remembered,
+    now_us: u64,
+) -> (Counter<'a>, Option<Notice>) {
+    let (record, notice) = window::read(remembered, now_us, parse);
+    let counter = record.and_then(|record| Counter::of(quota, record, now_us));
+    let fresh = || Counter {
+        quota,
+        window: Window::aligned(quota, now_us),
+        count: 0,
+        now_us,
+    };
+    (counter.unwrap_or_else(fresh), notice)
 }
 
 fn parse(State([start_us, count, limit, length_us, ..]): State) -> Option<(Window, u64)> {
@@ -115,7 +124,8 @@ impl<'a> Counter<'a> {
     fn take(self, cost: Cost) -> Result<Taken, Refused> {
         if cost.get() > self.remaining() {
             return Err(Refused {
-                retry_after: self.time_left(),
+                retry_after_us: self.left_us(),
+                before: self.standing(),
             });
         }
         let after = Self {
@@ -134,21 +144,17 @@ impl<'a> Counter<'a> {
 
     fn standing(&self) -> Standing {
         let wait = |needed: bool| {
-            if needed {
-                self.time_left()
-            } else {
-                Duration::ZERO
-            }
+            if needed { self.left_us() } else { 0 }
         };
         let remaining = self.remaining();
         Standing {
             remaining,
-            reset_after: wait(self.count > 0),
-            next_after: wait(remaining < self.quota.capacity()),
+            reset_after_us: wait(self.count > 0),
+            next_after_us: wait(remaining < self.quota.capacity()),
         }
     }
 
-    fn time_left(&self) -> Duration {
-        Duration::from_micros(self.window.end_us() - self.now_us)
+    fn left_us(&self) -> u64 {
+        self.window.end_us() - self.now_us
     }
 }

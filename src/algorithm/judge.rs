@@ -1,8 +1,10 @@
 //! Several charges, one decision: all enforced limits admit the request, or none is charged.
 
+use std::time::Duration;
+
 use smallvec::{SmallVec, smallvec};
 
-use super::{Kept, Notice, Refused, Remembered, Step, Taken};
+use super::{Kept, Notice, Refused, Remembered, Standing, Step, Taken};
 use crate::domain::{Charge, Cost, Decision, Outcome, Source, Verdict};
 
 /// What a request is told and what it changes.
@@ -48,7 +50,7 @@ pub fn judge(
     let steps: SmallVec<[Step; 1]> = charges
         .iter()
         .enumerate()
-        .map(|(i, charge)| step(charge, intent, remembered(i), now_us))
+        .map(|(i, charge)| step(charge, intent, &remembered(i), now_us))
         .collect();
     let mut pairs = charges.iter().zip(&steps);
     let admitted = pairs.all(|(charge, step)| admits(charge, step));
@@ -59,8 +61,11 @@ pub fn judge(
             kept: taken.kept,
         })
     });
-    let decisions = charges.iter().zip(&steps);
-    let decisions = decisions.map(|(charge, step)| told(charge, step, takes));
+    let decisions = charges.iter().zip(&steps).enumerate();
+    let decisions = decisions.map(|(i, (charge, step))| {
+        let before = || standing(charge, &remembered(i), now_us);
+        told(charge, step, takes, before)
+    });
     Judgement {
         verdict: Verdict {
             decisions: decisions.collect(),
@@ -72,23 +77,28 @@ pub fn judge(
     }
 }
 
-/// The same for a request with a single charge: its answer, what to remember if anything, and what to tell once.
+/// The same for a request with a single charge: its answer, and what to tell once. `remember` is called with what to
+/// remember, if anything.
 pub fn judge_one(
     charge: &Charge,
     intent: Intent,
-    remembered: Remembered,
+    remembered: &Remembered,
     now_us: u64,
-) -> (Verdict, Option<Kept>, Option<Notice>) {
+    remember: impl FnOnce(&Kept),
+) -> (Verdict, Option<Notice>) {
     let step = step(charge, intent, remembered, now_us);
     let admitted = admits(charge, &step);
     let takes = intent.takes(admitted);
+    if let Some(taken) = taken(&step, takes) {
+        remember(&taken.kept);
+    }
+    let before = || standing(charge, remembered, now_us);
     let verdict = Verdict {
-        decisions: smallvec![told(charge, &step, takes)],
+        decisions: smallvec![told(charge, &step, takes, before)],
         admitted,
         now_us,
     };
-    let kept = taken(&step, takes).map(|taken| taken.kept);
-    (verdict, kept, step.notice)
+    (verdict, step.notice)
 }
 
 impl Intent {
@@ -111,35 +121,46 @@ fn taken(step: &Step, takes: bool) -> Option<&Taken> {
     step.outcome.as_ref().ok().filter(|_| takes)
 }
 
-fn told(charge: &Charge, step: &Step, takes: bool) -> Decision {
-    let standing = taken(step, takes).map_or(step.before, |taken| taken.after);
+/// `before` is how the record stands with nothing charged.
+fn told(charge: &Charge, step: &Step, takes: bool, before: impl Fn() -> Standing) -> Decision {
+    let (outcome, standing) = match &step.outcome {
+        Ok(taken) if takes => (Outcome::Allowed, taken.after),
+        Ok(_) => (Outcome::Allowed, before()),
+        Err(refused) => {
+            let retry_after = Duration::from_micros(refused.retry_after_us);
+            (Outcome::Denied { retry_after }, refused.before)
+        }
+    };
     Decision {
-        outcome: match step.outcome {
-            Ok(_) => Outcome::Allowed,
-            Err(Refused { retry_after }) => Outcome::Denied { retry_after },
-        },
+        outcome,
         limit: charge.limit().quota.capacity(),
         remaining: standing.remaining,
-        reset_after: standing.reset_after,
-        next_after: standing.next_after,
+        reset_after: Duration::from_micros(standing.reset_after_us),
+        next_after: Duration::from_micros(standing.next_after_us),
         source: Source::Store,
     }
 }
 
-fn step(charge: &Charge, intent: Intent, remembered: Remembered, now_us: u64) -> Step {
+fn step(charge: &Charge, intent: Intent, remembered: &Remembered, now_us: u64) -> Step {
     let limit = charge.limit();
     let step = |cost| limit.algorithm.step(&limit.quota, remembered, now_us, cost);
-    let whole = step(charge.cost());
-    match Cost::new(whole.before.remaining) {
-        Some(rest) if intent == Intent::Debit && whole.outcome.is_err() => step(rest),
-        _ => whole,
+    let mut asked = step(charge.cost());
+    if intent == Intent::Debit
+        && let Err(Refused { before, .. }) = &asked.outcome
+        && let Some(rest) = Cost::new(before.remaining)
+    {
+        asked = step(rest);
     }
+    asked
+}
+
+fn standing(charge: &Charge, remembered: &Remembered, now_us: u64) -> Standing {
+    let limit = charge.limit();
+    limit.algorithm.standing(&limit.quota, remembered, now_us)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::algorithm::{State, named};
     use crate::domain::{Cost, Identity, Key, Limit, Quota, RuleName};

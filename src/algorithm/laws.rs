@@ -28,14 +28,19 @@ impl Record {
 
     fn step(&self, quota: &Quota, now_us: u64, cost: u64) -> Step {
         self.algorithm
-            .step(quota, self.remembered, now_us, Cost::new(cost).unwrap())
+            .step(quota, &self.remembered, now_us, Cost::new(cost).unwrap())
     }
 
-    fn charge(&mut self, quota: &Quota, now_us: u64, cost: u64) -> Result<Standing, Duration> {
+    fn standing(&self, quota: &Quota, now_us: u64) -> Standing {
+        self.algorithm.standing(quota, &self.remembered, now_us)
+    }
+
+    /// The standing afterwards, or microseconds to wait.
+    fn charge(&mut self, quota: &Quota, now_us: u64, cost: u64) -> Result<Standing, u64> {
         let taken = self
             .step(quota, now_us, cost)
             .outcome
-            .map_err(|refused| refused.retry_after)?;
+            .map_err(|refused| refused.retry_after_us)?;
         self.remembered = Remembered::State(taken.kept.state);
         self.fresh_at_us = taken.kept.fresh_at_us;
         Ok(taken.after)
@@ -69,10 +74,6 @@ fn used(algorithm: &'static dyn Algorithm, quota: &Quota, history: &[(i64, u64)]
     (record, now)
 }
 
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap()
-}
-
 proptest! {
     #[test]
     fn admits_at_retry_after_and_not_a_microsecond_before(
@@ -81,7 +82,8 @@ proptest! {
         let (record, now) = used(algorithm, &quota, &history);
         let cost = cost.min(quota.capacity());
         if let Err(refused) = record.step(&quota, now, cost).outcome {
-            let wait = micros(refused.retry_after);
+            prop_assert_eq!(refused.before, record.standing(&quota, now));
+            let wait = refused.retry_after_us;
             prop_assert!(wait > 0);
             prop_assert!(record.step(&quota, now + wait, cost).outcome.is_ok());
             prop_assert!(record.step(&quota, now + wait - 1, cost).outcome.is_err());
@@ -91,18 +93,18 @@ proptest! {
     #[test]
     fn the_standing_comes_true(algorithm in algorithms(), quota in quotas(), history in requests(0)) {
         let (record, now) = used(algorithm, &quota, &history);
-        let at = |later_us| record.step(&quota, now + later_us, 1).before;
+        let at = |later_us| record.standing(&quota, now + later_us);
         let here = at(0);
         prop_assert!(here.remaining <= quota.capacity());
         if here.remaining < quota.capacity() {
-            let next = micros(here.next_after);
+            let next = here.next_after_us;
             prop_assert!(at(next).remaining > here.remaining);
             prop_assert_eq!(at(next - 1).remaining, here.remaining);
         }
-        let reset = micros(here.reset_after);
-        prop_assert_eq!(at(reset), Record::new(algorithm).step(&quota, now + reset, 1).before);
+        let reset = here.reset_after_us;
+        prop_assert_eq!(at(reset), Record::new(algorithm).standing(&quota, now + reset));
         if reset > 0 {
-            prop_assert!(at(reset - 1).reset_after > Duration::ZERO);
+            prop_assert!(at(reset - 1).reset_after_us > 0);
         }
     }
 
@@ -112,7 +114,7 @@ proptest! {
     ) {
         let (mut record, now) = used(algorithm, &quota, &history);
         if let Ok(after) = record.charge(&quota, now, cost.min(quota.capacity())) {
-            prop_assert_eq!(record.step(&quota, now, 1).before, after);
+            prop_assert_eq!(record.standing(&quota, now), after);
         }
     }
 
@@ -127,7 +129,7 @@ proptest! {
         let cost = Cost::new(cost.min(quota.capacity())).unwrap();
         let mut with = without;
         if let Err(wait) = with.charge(&quota, now, cost.get()) {
-            now += micros(wait);
+            now += wait;
             with.charge(&quota, now, cost.get()).unwrap();
         }
         let give_back = |record: &Record, at: u64| {
@@ -135,7 +137,7 @@ proptest! {
             algorithm.credit(&quota, state, at, now, cost).map_or(record.remembered, |kept| Remembered::State(kept.state))
         };
         let at_once = Record { remembered: give_back(&with, now), ..with };
-        prop_assert_eq!(at_once.step(&quota, now, 1).before, without.step(&quota, now, 1).before);
+        prop_assert_eq!(at_once.standing(&quota, now), without.standing(&quota, now));
         let (mut without, mut at) = (without, now);
         for (move_us, cost) in later {
             at = at.saturating_add_signed(move_us);
@@ -146,9 +148,9 @@ proptest! {
             }
         }
         let given_back = Record { remembered: give_back(&with, at), ..with };
-        let left = given_back.step(&quota, at, 1).before.remaining;
+        let left = given_back.standing(&quota, at).remaining;
         prop_assert!(left <= quota.capacity());
-        prop_assert!(left <= without.step(&quota, at, 1).before.remaining);
+        prop_assert!(left <= without.standing(&quota, at).remaining);
     }
 
     /// Expiry is invisible: a record that is dropped when it is as good as fresh decides as one that is kept.
@@ -207,7 +209,7 @@ proptest! {
             now = now.saturating_add_signed(gap);
             let quota = quotas[which % quotas.len()];
             if record.remembered != Remembered::Nothing {
-                let (old, new) = (record.step(&before, now, 1).before, record.step(&quota, now, 1).before);
+                let (old, new) = (record.standing(&before, now), record.standing(&quota, now));
                 let gained_since = record.fresh_at_us <= now || gap > 0;
                 if !gained_since {
                     prop_assert!(new.remaining <= old.remaining.min(quota.capacity()));

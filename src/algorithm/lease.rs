@@ -59,7 +59,7 @@ pub fn lend(
     ask: &LeaseAsk,
 ) -> Lending {
     let (settled, is_settled) = settle(quota, remembered, now_us, ask);
-    let step = TokenBucket.step(quota, settled, now_us, cost);
+    let step = TokenBucket.step(quota, &settled, now_us, cost);
     let refused = Lending {
         step,
         granted: 0,
@@ -178,7 +178,7 @@ mod tests {
 
     fn step(quota: &Quota, state: State, now_us: u64, cost: u64) -> Step {
         let cost = Cost::new(cost).unwrap();
-        TokenBucket.step(quota, Remembered::State(state), now_us, cost)
+        TokenBucket.step(quota, &Remembered::State(state), now_us, cost)
     }
 
     #[test]
@@ -249,18 +249,18 @@ mod tests {
         ) {
             let (now_us, cost) = (NOON + later_us, cost.min(quota.capacity()));
             let asked = step(&quota, state, now_us, cost);
-            let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap();
             if let Err(refused) = asked.outcome {
-                let then_us = now_us + micros(refused.retry_after);
+                let then_us = now_us + refused.retry_after_us;
                 prop_assert!(step(&quota, state, then_us, cost).outcome.is_ok());
                 prop_assert!(step(&quota, state, then_us - 1, cost).outcome.is_err());
             }
-            let before = asked.before;
-            let left = |then_us| step(&quota, state, then_us, 1).before.remaining;
+            let standing = |then_us| TokenBucket.standing(&quota, &Remembered::State(state), then_us);
+            let before = standing(now_us);
+            let left = |then_us| standing(then_us).remaining;
             if before.remaining < quota.capacity() {
-                let next_us = now_us + micros(before.next_after);
+                let next_us = now_us + before.next_after_us;
                 prop_assert!(left(next_us) > before.remaining && left(next_us - 1) == before.remaining);
-                let full_us = now_us + micros(before.reset_after);
+                let full_us = now_us + before.reset_after_us;
                 prop_assert!(left(full_us) == quota.capacity() && left(full_us - 1) < quota.capacity());
             }
         }
@@ -271,8 +271,8 @@ mod tests {
             let kept = read(&quota, state).unwrap().kept(write);
             let fresh_us = kept.fresh_at_us;
             prop_assert_eq!(step(&quota, state, fresh_us, cost).outcome.map(|taken| taken.after),
-                TokenBucket.step(&quota, Remembered::Nothing, fresh_us, Cost::new(cost).unwrap()).outcome.map(|taken| taken.after));
-            prop_assert!(step(&quota, state, fresh_us - 1, 1).before.remaining < quota.capacity());
+                TokenBucket.step(&quota, &Remembered::Nothing, fresh_us, Cost::new(cost).unwrap()).outcome.map(|taken| taken.after));
+            prop_assert!(TokenBucket.standing(&quota, &Remembered::State(state), fresh_us - 1).remaining < quota.capacity());
         }
 
         #[test]

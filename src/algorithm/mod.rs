@@ -16,7 +16,6 @@ mod token_bucket;
 mod window;
 
 use std::fmt;
-use std::time::Duration;
 
 use crate::domain::{Cost, Quota};
 
@@ -79,7 +78,10 @@ pub trait Algorithm: Send + Sync + fmt::Debug {
     /// What happens if `cost` tokens are asked for at `now_us` (microseconds since 1970).
     ///
     /// `None` and a state that is not this algorithm's are a fresh record. `cost` is at most the capacity.
-    fn step(&self, quota: &Quota, state: Remembered, now_us: u64, cost: Cost) -> Step;
+    fn step(&self, quota: &Quota, remembered: &Remembered, now_us: u64, cost: Cost) -> Step;
+
+    /// How the record stands at `now_us` with nothing charged.
+    fn standing(&self, quota: &Quota, remembered: &Remembered, now_us: u64) -> Standing;
 
     /// Credits `tokens` that were charged at `charged_at_us` to the record that was charged, never above the capacity.
     ///
@@ -110,17 +112,15 @@ pub enum Remembered {
 pub struct Standing {
     /// Whole tokens left. At most the capacity.
     pub remaining: u64,
-    /// Time until it equals a fresh record if nobody takes tokens.
-    pub reset_after: Duration,
-    /// Time until `remaining` is one more; zero when the record is as good as fresh.
-    pub next_after: Duration,
+    /// Microseconds until it equals a fresh record if nobody takes tokens.
+    pub reset_after_us: u64,
+    /// Microseconds until `remaining` is one more; 0 when the record is as good as fresh.
+    pub next_after_us: u64,
 }
 
 /// What one charge does to one record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
-    /// How the record stands with nothing charged.
-    pub before: Standing,
     /// What charging does, or why it cannot.
     pub outcome: Result<Taken, Refused>,
     /// Something an operator should hear of once.
@@ -148,8 +148,10 @@ pub struct Taken {
 /// The cost does not fit now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {
-    /// Shortest wait after which the same cost fits if nobody takes tokens meanwhile. At least 1 microsecond.
-    pub retry_after: Duration,
+    /// Shortest wait after which the same cost fits if nobody takes tokens meanwhile, in microseconds. At least 1.
+    pub retry_after_us: u64,
+    /// How the record stands, of which nothing was taken.
+    pub before: Standing,
 }
 
 /// What an operator should hear of once.

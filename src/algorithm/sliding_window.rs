@@ -20,11 +20,9 @@
 //! **Source.** The "approximate sliding window" of Cloudflare's rate limiting ("How we built rate limiting capable of
 //! scaling to millions of domains", 2017), in exact integers.
 
-use std::time::Duration;
-
 use super::bucket::mul_div;
 use super::window::{self, Window};
-use super::{Algorithm, Kept, Refused, Remembered, Standing, State, Step, Taken};
+use super::{Algorithm, Kept, Notice, Refused, Remembered, Standing, State, Step, Taken};
 use crate::domain::{Cost, Quota};
 
 /// Two weighted windows; see the module for its law.
@@ -40,22 +38,16 @@ impl Algorithm for SlidingWindow {
         &["window", "previous", "current", "limit", "length"]
     }
 
-    fn step(&self, quota: &Quota, remembered: Remembered, now_us: u64, cost: Cost) -> Step {
-        let (record, notice) = window::read(remembered, now_us, parse);
-        let counters = record.and_then(|record| Counters::of(quota, record, now_us));
-        let fresh = Counters {
-            quota,
-            window: Window::aligned(quota, now_us),
-            previous: 0,
-            current: 0,
-            now_us,
-        };
-        let counters = counters.unwrap_or(fresh);
+    fn step(&self, quota: &Quota, remembered: &Remembered, now_us: u64, cost: Cost) -> Step {
+        let (counters, notice) = counters_at(quota, remembered, now_us);
         Step {
-            before: counters.standing(),
             outcome: counters.take(cost),
             notice,
         }
+    }
+
+    fn standing(&self, quota: &Quota, remembered: &Remembered, now_us: u64) -> Standing {
+        counters_at(quota, remembered, now_us).0.standing()
     }
 
     fn credit(
@@ -94,6 +86,23 @@ impl Algorithm for SlidingWindow {
             None
         }
     }
+}
+
+fn counters_at<'a>(
+    quota: &'a Quota,
+    remembered: &Remembered,
+    now_us: u64,
+) -> (Counters<'a>, Option<Notice>) {
+    let (record, notice) = window::read(remembered, now_us, parse);
+    let counters = record.and_then(|record| Counters::of(quota, record, now_us));
+    let fresh = || Counters {
+        quota,
+        window: Window::aligned(quota, now_us),
+        previous: 0,
+        current: 0,
+        now_us,
+    };
+    (counters.unwrap_or_else(fresh), notice)
 }
 
 fn parse(
@@ -159,7 +168,8 @@ impl<'a> Counters<'a> {
     fn take(self, cost: Cost) -> Result<Taken, Refused> {
         if cost.get() > self.remaining() {
             return Err(Refused {
-                retry_after: self.time_until_room_for(cost.get()),
+                retry_after_us: self.us_until_room_for(cost.get()),
+                before: self.standing(),
             });
         }
         let after = Self {
@@ -187,16 +197,16 @@ impl<'a> Counters<'a> {
 
     fn standing(&self) -> Standing {
         let remaining = self.remaining();
-        let next_after = if remaining < self.quota.capacity() {
-            self.time_until_room_for(remaining + 1)
+        let next_after_us = if remaining < self.quota.capacity() {
+            self.us_until_room_for(remaining + 1)
         } else {
-            Duration::ZERO
+            0
         };
-        let reset_after = Duration::from_micros(self.forgotten_at_us() - self.now_us);
+        let reset_after_us = self.forgotten_at_us() - self.now_us;
         Standing {
             remaining,
-            reset_after,
-            next_after,
+            reset_after_us,
+            next_after_us,
         }
     }
 
@@ -212,8 +222,8 @@ impl<'a> Counters<'a> {
         }
     }
 
-    /// The shortest wait until `tokens` (more than remain, at most the capacity) are left.
-    fn time_until_room_for(&self, tokens: u64) -> Duration {
+    /// The shortest wait until `tokens` (more than remain, at most the capacity) are left, in microseconds.
+    fn us_until_room_for(&self, tokens: u64) -> u64 {
         let end_us = self.window.end_us();
         let at_us = match self.window.limit.checked_sub(self.current + tokens) {
             // In this window, once so little of the previous one is in sight.
@@ -229,7 +239,7 @@ impl<'a> Counters<'a> {
                 end_us + (length_us - in_sight_us)
             }
         };
-        Duration::from_micros(at_us - self.now_us)
+        at_us - self.now_us
     }
 }
 
@@ -240,6 +250,8 @@ fn weighted_up(count: u64, part: u64, whole: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const SECOND: u64 = 1_000_000;
@@ -249,7 +261,7 @@ mod tests {
         charges
             .iter()
             .fold(Remembered::Nothing, |record, &(at, cost)| {
-                let step = SlidingWindow.step(quota, record, NOON + at, Cost::new(cost).unwrap());
+                let step = SlidingWindow.step(quota, &record, NOON + at, Cost::new(cost).unwrap());
                 Remembered::State(step.outcome.unwrap().kept.state)
             })
     }
@@ -258,12 +270,7 @@ mod tests {
     fn the_previous_window_fades() {
         let quota = Quota::new(10, 10, Duration::from_secs(10)).unwrap();
         let record = after(&quota, &[(9 * SECOND, 10)]);
-        let remaining = |at| {
-            SlidingWindow
-                .step(&quota, record, NOON + at, Cost::MIN)
-                .before
-                .remaining
-        };
+        let remaining = |at| SlidingWindow.standing(&quota, &record, NOON + at).remaining;
         assert_eq!(remaining(9 * SECOND), 0);
         assert_eq!(remaining(10 * SECOND), 0);
         assert_eq!(remaining(11 * SECOND - 1), 0);
@@ -287,7 +294,7 @@ mod tests {
         let record = after(&quota, &[(0, 999_999)]);
         let step = SlidingWindow.step(
             &quota,
-            record,
+            &record,
             NOON + 86_400 * SECOND,
             Cost::new(1_000_000).unwrap(),
         );

@@ -23,8 +23,8 @@
 //! **Source.** J. Turner, "New directions in communications (or which way to the information age?)", IEEE
 //! Communications Magazine 24(10), 1986; RFC 2697 for the continuous form.
 
-use super::bucket::{Bucket, Lent, step};
-use super::{Algorithm, Kept, Remembered, State, Step};
+use super::bucket::{Bucket, Lent, bucket_at, step};
+use super::{Algorithm, Kept, Remembered, Standing, State, Step};
 use crate::domain::{Cost, Quota};
 
 /// The token bucket; see the module for its law.
@@ -44,8 +44,12 @@ impl Algorithm for TokenBucket {
         &["leased", "lease_until"]
     }
 
-    fn step(&self, quota: &Quota, remembered: Remembered, now_us: u64, cost: Cost) -> Step {
+    fn step(&self, quota: &Quota, remembered: &Remembered, now_us: u64, cost: Cost) -> Step {
         step(quota, remembered, now_us, cost, read, write)
+    }
+
+    fn standing(&self, quota: &Quota, remembered: &Remembered, now_us: u64) -> Standing {
+        bucket_at(quota, remembered, now_us, read).0.standing()
     }
 
     fn credit(
@@ -101,7 +105,7 @@ mod tests {
         }
     }
 
-    fn step(quota: &Quota, remembered: Remembered, now_us: u64, cost: u64) -> Step {
+    fn step(quota: &Quota, remembered: &Remembered, now_us: u64, cost: u64) -> Step {
         TokenBucket.step(quota, remembered, now_us, Cost::new(cost).unwrap())
     }
 
@@ -114,12 +118,12 @@ mod tests {
         }
 
         fn charge(&mut self, quota: &Quota, now_us: u64, cost: u64) -> Result<Standing, Duration> {
-            match step(quota, self.0, now_us, cost).outcome {
+            match step(quota, &self.0, now_us, cost).outcome {
                 Ok(taken) => {
                     self.0 = Remembered::State(taken.kept.state);
                     Ok(taken.after)
                 }
-                Err(refused) => Err(refused.retry_after),
+                Err(refused) => Err(Duration::from_micros(refused.retry_after_us)),
             }
         }
     }
@@ -162,7 +166,7 @@ mod tests {
             half.charge(&quota, NOON, 1).is_err(),
             "its time did not move back with the clock"
         );
-        let notice = |back_us| step(&quota, record.0, NOON - back_us, 1).notice;
+        let notice = |back_us| step(&quota, &record.0, NOON - back_us, 1).notice;
         assert_eq!(notice(CLOCK_TOLERANCE_US), None);
         assert_eq!(notice(CLOCK_TOLERANCE_US + 1), Some(Notice::ClockBehind));
     }
@@ -172,10 +176,10 @@ mod tests {
         let quota = quota(1 << 50, 1_000, 1);
         let mut record = Record::new();
         record.charge(&quota, NOON, quota.capacity()).unwrap();
-        let standing = step(&quota, record.0, NOON + 100 * 365 * 86_400 * SECOND, 1).before;
+        let standing = TokenBucket.standing(&quota, &record.0, NOON + 100 * 365 * 86_400 * SECOND);
         assert_eq!(standing.remaining, quota.capacity());
         assert_eq!(
-            step(&quota, record.0, u64::MAX, 1).before.remaining,
+            TokenBucket.standing(&quota, &record.0, u64::MAX).remaining,
             quota.capacity()
         );
     }
@@ -190,11 +194,9 @@ mod tests {
             Remembered::State(State::new([3, NOON, 0, (1 << 50) + 1])),
             Remembered::State(State::new([3, LATEST_US + 1, 0, 1])),
         ] {
-            let step = step(&quota, foreign, NOON, 1);
-            assert_eq!(
-                (step.before.remaining, step.notice),
-                (7, Some(Notice::ForeignRecord))
-            );
+            let step = step(&quota, &foreign, NOON, 1);
+            let remaining = TokenBucket.standing(&quota, &foreign, NOON).remaining;
+            assert_eq!((remaining, step.notice), (7, Some(Notice::ForeignRecord)));
         }
     }
 
@@ -202,7 +204,7 @@ mod tests {
     fn a_changed_quota_keeps_what_was_used() {
         let mut record = Record::new();
         record.charge(&quota(10, 1, SECOND), NOON, 4).unwrap();
-        let standing = |quota| step(&quota, record.0, NOON, 1).before.remaining;
+        let standing = |quota| TokenBucket.standing(&quota, &record.0, NOON).remaining;
         assert_eq!(standing(quota(3, 1, SECOND)), 3, "a lower capacity clamps");
         assert_eq!(
             standing(quota(100, 1, SECOND)),

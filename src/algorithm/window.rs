@@ -53,14 +53,14 @@ impl Window {
 
 /// What a record holds, by `parse`, and what an operator should hear of it.
 pub(super) fn read<T>(
-    remembered: Remembered,
+    remembered: &Remembered,
     now_us: u64,
     parse: impl Fn(State) -> Option<(Window, T)>,
 ) -> (Option<(Window, T)>, Option<Notice>) {
     match remembered {
         Remembered::Nothing => (None, None),
         Remembered::Foreign => (None, Some(Notice::ForeignRecord)),
-        Remembered::State(state) => match parse(state) {
+        Remembered::State(state) => match parse(*state) {
             Some((window, rest)) => {
                 let behind = window.start_us > now_us.saturating_add(CLOCK_TOLERANCE_US);
                 (Some((window, rest)), behind.then_some(Notice::ClockBehind))

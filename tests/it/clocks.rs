@@ -170,15 +170,17 @@ fn check_against_a_model_that_never_expires(
     let mut remembered = Remembered::Nothing;
     for verdict in verdicts {
         let decision = &verdict.decisions[0];
-        let step = algorithm.step(&quota(), remembered, verdict.now_us, Cost::MIN);
-        let standing = step.outcome.map_or(step.before, |taken| taken.after);
+        let step = algorithm.step(&quota(), &remembered, verdict.now_us, Cost::MIN);
+        let standing = step
+            .outcome
+            .map_or_else(|refused| refused.before, |taken| taken.after);
         let told = (verdict.admitted, decision.remaining, decision.reset_after);
         assert_eq!(
             told,
             (
                 step.outcome.is_ok(),
                 standing.remaining,
-                standing.reset_after
+                Duration::from_micros(standing.reset_after_us)
             ),
             "{name} at {}",
             verdict.now_us

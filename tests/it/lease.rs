@@ -97,18 +97,17 @@ fn in_rust(case: &Case) -> (Vec<u64>, Option<([u64; 6], u64)>) {
     let remembered = (case.record).map_or(Remembered::Nothing, |r| Remembered::State(State(r)));
     let (now_us, cost) = (NOON + case.wait_us, Cost::new(case.cost).unwrap());
     let lending = lend(&case.quota, remembered, now_us, cost, &case.ask);
-    let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap();
-    let (standing, retry_after) = match lending.step.outcome {
-        Ok(taken) => (taken.after, Duration::ZERO),
-        Err(refused) => (lending.step.before, refused.retry_after),
+    let (standing, retry_after_us) = match lending.step.outcome {
+        Ok(taken) => (taken.after, 0),
+        Err(refused) => (refused.before, refused.retry_after_us),
     };
     let reply = vec![
         now_us,
         lending.notice().map_or(0, |notice| notice as u64 + 1),
-        micros(retry_after),
+        retry_after_us,
         standing.remaining,
-        micros(standing.reset_after),
-        micros(standing.next_after),
+        standing.reset_after_us,
+        standing.next_after_us,
         lending.granted,
         lending.until_us,
         lending.lasts_us,

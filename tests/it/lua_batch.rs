@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use redis::{Connection, Script, Value};
 use tollgate::algorithm::{ALL, Algorithm, Intent, LUA, Notice, Remembered, judge};
-use tollgate::{Charge, Cost, Decision, Quota, Verdict};
+use tollgate::{Charge, Decision, Quota, Verdict};
 
 use crate::bench::{RedisServer, charge};
 
@@ -180,11 +180,9 @@ impl Model {
         if held.iter().all(Option::is_none) {
             // It may be forgotten as soon as it equals a fresh one.
             let now_us = seconds * 1_000_000 + micros;
-            let step =
-                limit
-                    .algorithm
-                    .step(&limit.quota, Remembered::State(state), now_us, Cost::MIN);
-            return step.before.reset_after.is_zero();
+            let remembered = Remembered::State(state);
+            let standing = limit.algorithm.standing(&limit.quota, &remembered, now_us);
+            return standing.reset_after_us == 0;
         }
         held.into_iter()
             .eq(state.0[..fields.len()].iter().map(|value| Some(*value)))

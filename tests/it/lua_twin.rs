@@ -6,7 +6,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use redis::Script;
-use tollgate::algorithm::{ALL, Algorithm, Kept, LATEST_US, LUA, Remembered, State, Step};
+use tollgate::algorithm::{
+    ALL, Algorithm, Kept, LATEST_US, LUA, Remembered, Standing, State, Step,
+};
 use tollgate::{Cost, Quota};
 
 use crate::bench::RedisServer;
@@ -131,7 +133,7 @@ fn question(algorithm: &dyn Algorithm, case: &Case) -> Question {
         now_us = now_us.saturating_add_signed(gap_us);
         let quota = &case.quotas[which % case.quotas.len()];
         if let Ok(taken) = algorithm
-            .step(quota, remembered, now_us, fitting(cost, quota))
+            .step(quota, &remembered, now_us, fitting(cost, quota))
             .outcome
         {
             remembered = Remembered::State(taken.kept.state);
@@ -177,17 +179,14 @@ fn in_rust(algorithm: &dyn Algorithm, asked: &Question) -> Vec<String> {
         None if asked.fields.iter().all(String::is_empty) => Remembered::Nothing,
         None => Remembered::Foreign,
     };
-    let Step {
-        before,
-        outcome,
-        notice,
-    } = algorithm.step(&asked.quota, remembered, asked.now_us, asked.cost);
-    let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap();
-    let standing = |standing: tollgate::algorithm::Standing| {
+    let before = algorithm.standing(&asked.quota, &remembered, asked.now_us);
+    let Step { outcome, notice } =
+        algorithm.step(&asked.quota, &remembered, asked.now_us, asked.cost);
+    let standing = |standing: Standing| {
         [
             standing.remaining,
-            micros(standing.reset_after),
-            micros(standing.next_after),
+            standing.reset_after_us,
+            standing.next_after_us,
         ]
     };
     let kept = |kept: Kept| {
@@ -208,8 +207,8 @@ fn in_rust(algorithm: &dyn Algorithm, asked: &Question) -> Vec<String> {
             numbers.extend(kept(taken.kept));
         }
         Err(refused) => {
-            numbers.push(micros(refused.retry_after));
-            numbers.extend(standing(before));
+            numbers.push(refused.retry_after_us);
+            numbers.extend(standing(refused.before));
             numbers.push(notice);
         }
     }

@@ -137,7 +137,7 @@ mod tests {
     impl Counting<'_> {
         fn step(&self, now_us: u64) -> Option<Remembered> {
             let algorithm: &dyn Algorithm = self.0.algorithm;
-            let step = algorithm.step(&self.0.quota, self.1, now_us, Cost::MIN);
+            let step = algorithm.step(&self.0.quota, &self.1, now_us, Cost::MIN);
             step.outcome
                 .ok()
                 .map(|taken| Remembered::State(taken.kept.state))

@@ -69,10 +69,10 @@ impl Strategy for Store {
         self.exact.fetch_add(1, Ordering::Relaxed);
         self.travel();
         let mut record = self.record.lock().unwrap();
-        let (verdict, kept, _) = judge_one(&charges[0], intent, *record, self.clock.now_us());
-        if let Some(kept) = kept {
+        let (before, now_us) = (*record, self.clock.now_us());
+        let (verdict, _) = judge_one(&charges[0], intent, &before, now_us, |kept| {
             *record = Remembered::State(kept.state);
-        }
+        });
         self.travel();
         Deciding::ready(Ok(verdict))
     }
@@ -112,17 +112,16 @@ impl Lends for Store {
         if self.loses_replies.load(Ordering::Relaxed) {
             return Deciding::ready(Err(Fault::Lost("the reply".to_owned())));
         }
-        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap();
-        let (standing, retry_after) = match lending.step.outcome {
-            Ok(taken) => (taken.after, Duration::ZERO),
-            Err(refused) => (lending.step.before, refused.retry_after),
+        let (standing, retry_after_us) = match lending.step.outcome {
+            Ok(taken) => (taken.after, 0),
+            Err(refused) => (refused.before, refused.retry_after_us),
         };
         Deciding::ready(Ok(Lent {
             now_us,
-            retry_after_us: micros(retry_after),
+            retry_after_us,
             remaining: standing.remaining,
-            reset_after_us: micros(standing.reset_after),
-            next_after_us: micros(standing.next_after),
+            reset_after_us: standing.reset_after_us,
+            next_after_us: standing.next_after_us,
             granted: lending.granted,
             until_us: lending.until_us,
             lasts_us: lending.lasts_us,

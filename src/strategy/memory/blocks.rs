@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use super::record::Record;
 use super::tag::Tag;
+use crate::algorithm::Kept;
 
 /// Records to a block.
 const BLOCK: u32 = 128;
@@ -33,23 +34,23 @@ impl Blocks {
         &self.blocks[number].records[i]
     }
 
-    /// Writes a record there.
-    pub(super) fn set(&mut self, place: u32, record: Record) {
+    /// Keeps that of a key there.
+    pub(super) fn set(&mut self, place: u32, tag: Tag, kept: &Kept) {
         let (number, i) = split(place);
         let block = &mut self.blocks[number];
-        block.records[i] = record;
-        if record.fresh_at_us() < block.due_us {
-            self.falls_due(place / BLOCK, record.fresh_at_us());
+        block.records[i].keep(tag, kept);
+        if kept.fresh_at_us < block.due_us {
+            self.falls_due(place / BLOCK, kept.fresh_at_us);
         }
     }
 
-    /// Writes it where none is, and says where.
-    pub(super) fn insert(&mut self, record: Record) -> u32 {
+    /// Keeps it where no record is, and says where.
+    pub(super) fn insert(&mut self, tag: Tag, kept: &Kept) -> u32 {
         if self.free.is_empty() {
             self.grow();
         }
         let place = self.free.pop().expect("a block has places");
-        self.set(place, record);
+        self.set(place, tag, kept);
         place
     }
 
@@ -77,6 +78,7 @@ impl Blocks {
         true
     }
 
+    #[cold]
     fn falls_due(&mut self, number: u32, due_us: u64) {
         let block = &mut self.blocks[number as usize];
         self.due.remove(&(block.due_us, number));
@@ -86,6 +88,7 @@ impl Blocks {
         }
     }
 
+    #[cold]
     fn grow(&mut self) {
         let number = u32::try_from(self.blocks.len()).expect("fewer blocks than places");
         // The lowest is taken first.

@@ -39,11 +39,16 @@ const MAX_SHARDS: usize = 64;
 pub struct Memory {
     clock: Arc<dyn Clock>,
     tagger: Tagger,
-    shards: Box<[Mutex<Shard>]>,
+    shards: Box<[Part]>,
     overflow: Mutex<Overflow>,
     told_full: AtomicBool,
     told_behind: AtomicBool,
 }
+
+/// A shard in cache lines of its own, so that whoever locks its neighbour does not take them away.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Part(Mutex<Shard>);
 
 /// Where a key's record is looked for.
 #[derive(Debug, Clone, Copy)]
@@ -61,7 +66,9 @@ impl Memory {
         Self {
             clock,
             tagger: Tagger::new(hasher),
-            shards: (0..shards).map(|_| Mutex::new(Shard::new(room))).collect(),
+            shards: (0..shards)
+                .map(|_| Part(Mutex::new(Shard::new(room))))
+                .collect(),
             overflow: Mutex::default(),
             told_full: AtomicBool::new(false),
             told_behind: AtomicBool::new(false),
@@ -70,7 +77,7 @@ impl Memory {
 
     /// Records in the table, the dead that were not swept yet among them.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).len()).sum()
+        self.shards.iter().map(|part| lock(&part.0).len()).sum()
     }
 
     /// Whether the table holds no record.
@@ -95,7 +102,7 @@ impl Memory {
         let now_us = self.clock.now_us();
         let step = limit
             .algorithm
-            .step(&limit.quota, Remembered::Nothing, now_us, used);
+            .step(&limit.quota, &Remembered::Nothing, now_us, used);
         if let Ok(taken) = step.outcome {
             let seat = shard.seat(tag, now_us);
             shard.set(seat, tag, &taken.kept);
@@ -138,10 +145,10 @@ impl Memory {
             drop(shard);
             return self.ask_several(std::slice::from_ref(charge), intent);
         }
-        let (verdict, kept, notice) = judge_one(charge, intent, shard.get(seat, now_us), now_us);
-        if let Some(kept) = kept {
-            shard.set(seat, tag, &kept);
-        }
+        let remembered = shard.get(seat, now_us);
+        let (verdict, notice) = judge_one(charge, intent, &remembered, now_us, |kept| {
+            shard.set(seat, tag, kept);
+        });
         self.tell(notice);
         Ok(verdict)
     }
@@ -199,7 +206,7 @@ impl Memory {
 
     fn shard(&self, key: &Key) -> (MutexGuard<'_, Shard>, Tag) {
         let Place { tag, shard } = self.place(key);
-        (lock(&self.shards[shard]), tag)
+        (lock(&self.shards[shard].0), tag)
     }
 
     /// The overflow buckets, locked after every shard. Two charges cannot share one.
@@ -263,13 +270,13 @@ struct Held<'a> {
 }
 
 impl<'a> Held<'a> {
-    fn of(shards: &'a [Mutex<Shard>], places: &[Place]) -> Self {
+    fn of(shards: &'a [Part], places: &[Place]) -> Self {
         let mut numbers: SmallVec<[usize; 1]> = places.iter().map(|place| place.shard).collect();
         numbers.sort_unstable();
         numbers.dedup();
         let guards = numbers
             .iter()
-            .map(|&number| lock(&shards[number]))
+            .map(|&number| lock(&shards[number].0))
             .collect();
         Self { numbers, guards }
     }

@@ -28,16 +28,14 @@ impl Record {
         words: [u64::MAX; MAX_FIELDS],
     };
 
-    /// A time or an integer that is too large becomes the largest.
-    pub(super) fn new(tag: Tag, kept: &Kept) -> Self {
-        let fresh_at_us = kept.fresh_at_us.min(State::LARGEST);
-        let mut words = kept.state.0;
-        let mut shift = 0;
-        for word in &mut words {
-            *word = (*word).min(State::LARGEST) | (fresh_at_us >> shift) << BITS;
-            shift += ABOVE;
+    /// Keeps that of this key. A time or an integer that is too large becomes the largest.
+    pub(super) fn keep(&mut self, tag: Tag, kept: &Kept) {
+        self.tag = tag;
+        let mut time = kept.fresh_at_us.min(State::LARGEST);
+        for (word, integer) in self.words.iter_mut().zip(kept.state.0) {
+            *word = integer.min(State::LARGEST) | time << BITS;
+            time >>= ABOVE;
         }
-        Self { tag, words }
     }
 
     pub(super) fn is_vacant(&self) -> bool {
@@ -73,7 +71,8 @@ mod tests {
             fields in proptest::array::uniform6(0..=State::LARGEST), fresh_at_us in 0..=State::LARGEST,
         ) {
             let kept = Kept { state: State(fields), fresh_at_us };
-            let record = Record::new(Tag::NONE, &kept);
+            let mut record = Record::VACANT;
+            record.keep(Tag::NONE, &kept);
             prop_assert_eq!(record.kept(), kept);
             prop_assert!(!record.is_vacant());
         }
@@ -85,7 +84,8 @@ mod tests {
             state: State([integer; MAX_FIELDS]),
             fresh_at_us: integer,
         };
-        let record = Record::new(Tag::NONE, &kept(u64::MAX));
+        let mut record = Record::VACANT;
+        record.keep(Tag::NONE, &kept(u64::MAX));
         assert_eq!(record.kept(), kept(State::LARGEST));
         assert!(!record.is_vacant());
     }

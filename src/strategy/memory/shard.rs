@@ -3,7 +3,6 @@
 use hashbrown::HashTable;
 
 use super::blocks::Blocks;
-use super::record::Record;
 use super::tag::Tag;
 use crate::algorithm::{Kept, Remembered};
 use crate::domain::Receipt;
@@ -76,8 +75,8 @@ impl Shard {
     /// Remembers that in a seat of this shard; one in the overflow is not this shard's.
     pub(super) fn set(&mut self, seat: Seat, tag: Tag, kept: &Kept) {
         match seat {
-            Seat::Own(place) => self.records.set(place, Record::new(tag, kept)),
-            Seat::New => self.insert(Record::new(tag, kept)),
+            Seat::Own(place) => self.records.set(place, tag, kept),
+            Seat::New => self.insert(tag, kept),
             Seat::Overflow => {}
         }
     }
@@ -143,16 +142,18 @@ impl Shard {
         self.places.find(tag.hash(), is_its).copied()
     }
 
-    fn insert(&mut self, record: Record) {
+    #[inline(never)]
+    fn insert(&mut self, tag: Tag, kept: &Kept) {
         let Self {
             places, records, ..
         } = self;
-        let place = records.insert(record);
+        let place = records.insert(tag, kept);
         let hash_of = |place: &u32| records.get(*place).tag.hash();
-        places.insert_unique(record.tag.hash(), place, hash_of);
+        places.insert_unique(tag.hash(), place, hash_of);
     }
 
     /// Removes the dead of the block that is due first and, while there is no room, of the next.
+    #[inline(never)]
     fn make_room(&mut self, now_us: u64) {
         while self.sweep(now_us) && self.len() >= self.room {}
     }
