@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tollgate::algorithm::named;
 use tollgate::strategy::factory::Kind;
 use tollgate::strategy::redis::{Link, Lua, Settings};
@@ -21,6 +22,8 @@ const MOST: usize = 128;
 const MOST_WAITING: usize = 4096;
 /// As many as a second call leaves for.
 const WORTH_A_CALL: usize = 32;
+/// A call that has been away for so long is slow.
+const SLOW: Duration = Duration::from_millis(1);
 
 fn one(name: &str, capacity: u64) -> Charge {
     let token_bucket = named("tokenbucket").unwrap();
@@ -117,6 +120,28 @@ async fn a_request_alone_leaves_alone() {
     for i in 1..=20 {
         assert!(lua.decide(&[one("a", 99)]).await.unwrap().admitted);
         assert_eq!(calls(&redis, "evalsha"), 1 + i);
+    }
+}
+
+#[tokio::test]
+async fn who_comes_beside_a_slow_call_leaves_at_once() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(&redis.address()).await;
+    let lua = warm(&redis, proxy.address()).await;
+    proxy.hold_replies();
+    let slow = ask(&lua, vec![one("slow", 9)]);
+    proxy.until_asked("slow").await;
+    let since = Instant::now();
+    while since.elapsed() < SLOW {
+        tokio::task::yield_now().await;
+    }
+    let late = ask(&lua, vec![one("late", 9)]);
+    tokio::time::timeout(LONG, proxy.until_asked("late"))
+        .await
+        .expect("it waits for the slow call");
+    proxy.release_replies();
+    for answer in all(vec![slow, late]).await {
+        assert!(answer.unwrap().admitted);
     }
 }
 

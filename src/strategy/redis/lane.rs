@@ -13,6 +13,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -46,25 +47,29 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Traffic {
     queue: Queue,
-    calls: usize,
-    /// When the last call was begun.
-    begun: Option<Instant>,
+    /// When each call that is on its way was begun.
+    calls: SmallVec<[Instant; MOST_CALLS]>,
 }
 
 impl Traffic {
-    /// Whether another call should be on its way beside so many; it is begun by that.
-    fn begins(&mut self, beside: usize, now: Instant) -> bool {
-        let is_slow = || self.begun.is_none_or(|begun| now >= begun + SLOW);
-        let begins = !self.queue.is_empty()
-            && match beside {
+    /// Whether another call should leave beside those that are on their way.
+    fn wants_a_call(&self, now: Instant) -> bool {
+        !self.queue.is_empty()
+            && match self.calls.len() {
                 0 => true,
                 MOST_CALLS.. => false,
-                _ => self.queue.len() >= WORTH_A_CALL || is_slow(),
-            };
-        if begins {
-            self.begun = Some(now);
+                _ => {
+                    self.queue.len() >= WORTH_A_CALL
+                        || self.calls.iter().all(|begun| now >= *begun + SLOW)
+                }
+            }
+    }
+
+    /// One that was begun then is on its way no more.
+    fn end(&mut self, begun: Instant) {
+        if let Some(place) = self.calls.iter().position(|other| *other == begun) {
+            self.calls.remove(place);
         }
-        begins
     }
 }
 
@@ -84,7 +89,7 @@ impl Lane {
         let now = Instant::now();
         let (asked, told) = Asked::new(question, now + self.0.patience());
         if self.0.enqueue(asked, now)? {
-            tokio::spawn(Call::of(self.0.clone()).run());
+            tokio::spawn(Call::begun(self.0.clone(), now).run());
         }
         told.await
             .unwrap_or_else(|_| Err(Fault::Lost("the call was given up".to_owned())))
@@ -97,14 +102,15 @@ impl Shared {
         self.link.deadline() * 9 / 10
     }
 
-    /// Whether a call, which is counted from then on, should start.
+    /// Whether a call should leave, which is on its way from now on.
     fn enqueue(&self, asked: Asked, now: Instant) -> Result<bool, Fault> {
         let mut traffic = self.lock();
         traffic.queue.push(asked)?;
-        let beside = traffic.calls;
-        let starts = traffic.begins(beside, now);
-        traffic.calls += usize::from(starts);
-        Ok(starts)
+        let leaves = traffic.wants_a_call(now);
+        if leaves {
+            traffic.calls.push(now);
+        }
+        Ok(leaves)
     }
 
     /// Waits for that, at most as long as requests have, and tells those whose time in the queue is over meanwhile.
@@ -183,46 +189,52 @@ fn is_of_some(fault: &Fault) -> bool {
 /// One of the calls that may be on their way; it goes again as long as it is worth it.
 struct Call {
     lane: Arc<Shared>,
-    is_over: bool,
+    /// When it last left; `None` once it is on its way no more.
+    begun: Option<Instant>,
 }
 
 impl Call {
-    /// One that is counted already.
-    fn of(lane: Arc<Shared>) -> Self {
-        let is_over = false;
-        Self { lane, is_over }
+    /// One that was counted at that time.
+    fn begun(lane: Arc<Shared>, at: Instant) -> Self {
+        let begun = Some(at);
+        Self { lane, begun }
     }
 
     async fn run(mut self) {
         let lane = self.lane.clone();
-        while !self.ends() {
-            let Some(connection) = lane.wait(lane.link.connection()).await else {
-                continue;
+        // Before it is asked whether it ends: it was begun for somebody, who may not be worth a call once it counts.
+        while self.begun.is_some() {
+            let connection = lane.wait(lane.link.connection()).await;
+            let asked = match connection {
+                Some(_) => (lane.lock().queue).board(Instant::now(), lane.patience()),
+                None => Vec::new(),
             };
-            let asked = (lane.lock().queue).board(Instant::now(), lane.patience());
             match connection {
-                _ if asked.is_empty() => {}
-                Ok(connection) => lane.carry(connection, asked).await,
-                Err(fault) => tell_all(asked, &fault),
+                Some(Ok(connection)) if !asked.is_empty() => lane.carry(connection, asked).await,
+                Some(Err(fault)) => tell_all(asked, &fault),
+                _ => {}
             }
+            self.go_again_or_end();
         }
     }
 
-    /// Whether nobody waits, or few enough for the other call; then it is counted no more, in the same moment, so that who
-    /// comes next starts another.
-    fn ends(&mut self) -> bool {
+    /// Leaves again if somebody waits, and not few enough for the other call. Else it counts no more from the same moment
+    /// on, so that who comes next begins another.
+    fn go_again_or_end(&mut self) {
+        let now = Instant::now();
         let mut traffic = self.lane.lock();
-        let others = traffic.calls - 1;
-        self.is_over = !traffic.begins(others, Instant::now());
-        traffic.calls -= usize::from(self.is_over);
-        self.is_over
+        self.begun.take().into_iter().for_each(|at| traffic.end(at));
+        if traffic.wants_a_call(now) {
+            traffic.calls.push(now);
+            self.begun = Some(now);
+        }
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if !self.is_over {
-            self.lane.lock().calls -= 1;
+        if let Some(begun) = self.begun {
+            self.lane.lock().end(begun);
         }
     }
 }
@@ -239,8 +251,8 @@ mod tests {
     use crate::algorithm::{Intent, TokenBucket};
     use crate::domain::{Charge, Cost, Identity, Key, Limit, Quota, RuleName};
 
-    /// One call was begun at `begun`, and so many requests wait.
-    fn traffic(waiting: usize, begun: Instant) -> Traffic {
+    /// So many requests wait, and these calls are on their way.
+    fn traffic(waiting: usize, calls: &[Instant]) -> Traffic {
         let key = Key::new(
             "t:",
             &TokenBucket,
@@ -251,12 +263,13 @@ mod tests {
         let algorithm = &TokenBucket;
         let charge = Charge::new(key, Limit { algorithm, quota }, Cost::MIN).unwrap();
         let mut traffic = Traffic {
-            begun: Some(begun),
+            calls: calls.into(),
             ..Traffic::default()
         };
         for _ in 0..waiting {
             let question = Question::asking(std::slice::from_ref(&charge), Intent::Charge);
-            traffic.queue.push(Asked::new(question, begun).0).unwrap();
+            let asked = Asked::new(question, Instant::now()).0;
+            traffic.queue.push(asked).unwrap();
         }
         traffic
     }
@@ -264,34 +277,37 @@ mod tests {
     #[tokio::test]
     async fn the_first_call_leaves_for_anybody() {
         let now = Instant::now();
-        assert!(traffic(1, now).begins(0, now));
-        assert!(!traffic(0, now).begins(0, now));
+        assert!(traffic(1, &[]).wants_a_call(now));
+        assert!(!traffic(0, &[]).wants_a_call(now));
     }
 
     #[tokio::test]
     async fn a_second_call_leaves_for_many_or_beside_a_slow_one() {
         let now = Instant::now();
-        for (waiting, late, begins) in [
+        for (waiting, late, leaves) in [
             (WORTH_A_CALL - 1, SLOW - Duration::from_micros(1), false),
             (WORTH_A_CALL, Duration::ZERO, true),
             (1, SLOW, true),
             (0, SLOW, false),
         ] {
+            let traffic = traffic(waiting, &[now]);
             assert_eq!(
-                traffic(waiting, now).begins(1, now + late),
-                begins,
+                traffic.wants_a_call(now + late),
+                leaves,
                 "{waiting} after {late:?}"
             );
         }
-        assert!(!traffic(WORTH_A_CALL, now).begins(MOST_CALLS, now + SLOW));
+        let full = traffic(WORTH_A_CALL, &[now; MOST_CALLS]);
+        assert!(!full.wants_a_call(now + SLOW));
     }
 
-    /// It was begun by whoever asked whether to, so that nobody begins it again.
+    /// The other one's return is no reason to wait for a call that hangs.
     #[tokio::test]
-    async fn a_second_call_makes_the_first_slow_no_more() {
-        let now = Instant::now();
-        let mut traffic = traffic(1, now);
-        assert!(traffic.begins(1, now + SLOW));
-        assert!(!traffic.begins(1, now + SLOW));
+    async fn a_call_that_returns_goes_again_beside_one_that_hangs() {
+        let hangs = Instant::now();
+        let returns = hangs + SLOW;
+        let mut traffic = traffic(1, &[hangs, returns]);
+        traffic.end(returns);
+        assert!(traffic.wants_a_call(returns));
     }
 }
