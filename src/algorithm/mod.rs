@@ -33,13 +33,13 @@ pub const ALL: &[&dyn Algorithm] = &[&TokenBucket, &Gcra, &SlidingWindow, &Fixed
 
 /// The Lua twins of [`ALL`], one after the other: the head of the script that runs inside Redis.
 ///
-/// Each algorithm is a chunk that sets `algorithms.<name>` to a table of four functions:
+/// Each algorithm is a chunk that sets `algorithms.<name>` to a table of functions, these among them:
 ///
 /// | function | takes | returns |
 /// | --- | --- | --- |
 /// | `read(key)` | the key of a record | its fields as a table of strings, or a table with `err` |
-/// | `step(record, now, cost, capacity, gain, unit)` | those fields, microseconds, tokens, the [`Quota`] | `retry_after` (0 when allowed); `remaining, reset_after, next_after` before; the same three after; `notice`; `fresh_at`; the new fields |
-/// | `write(key, record, ...)` | the fields as they were read; the new ones, of which those that differ are written | nothing, or a table with `err` |
+/// | `step(record, now, cost, capacity, gain, unit)` | those fields, microseconds, tokens, the [`Quota`] | `retry_after` (0 if the cost is taken); how the bucket stands then: `remaining, reset_after, next_after`; `notice`; if it is taken also `fresh_at` and the new fields |
+/// | `write(key, record, ...)` | the fields as they were read; the new ones, of which those that differ are written | what HSET replies, or a table with `err` |
 /// | `credit(record, now, charged_at, tokens, capacity, gain, unit)` | the same, the time of the charge | `fresh_at`, the new fields; nothing if there is nothing to credit |
 pub const LUA: &str = concat!(
     include_str!("bucket.lua"),
