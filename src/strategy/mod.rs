@@ -51,7 +51,8 @@ pub trait Strategy: Send + Sync + fmt::Debug {
     fn ask<'a>(&'a self, charges: &'a [Charge], intent: Intent) -> Deciding<'a>;
 
     /// Gives back what receipts say to the buckets and windows that were charged, all in one step: never above their
-    /// capacity, and never creating a record. What is forgotten already is given back by that.
+    /// capacity, and never creating a record. What is forgotten already is given back by that. Several receipts of one key
+    /// are all given back.
     ///
     /// # Errors
     ///

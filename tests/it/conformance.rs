@@ -342,6 +342,16 @@ async fn what_is_given_back_can_be_taken_again() {
             .collect();
         assert_eq!(left, [5, 9], "{name:?}");
 
+        // Receipts of one key, of several requests and together.
+        let mut receipts = Vec::new();
+        for _ in 0..3 {
+            let verdict = decide(&stack, &charges[1..]).await;
+            receipts.extend(verdict.into_receipts(&charges[1..]));
+        }
+        stack.strategy.give_back(receipts).await.unwrap();
+        let peeked = stack.strategy.peek(&charges).await.unwrap();
+        assert_eq!(peeked.decisions[1].remaining, 9, "{name:?}");
+
         // Never above the capacity, and never a record where there is none.
         let receipts = decide(&stack, &charges[..1])
             .await

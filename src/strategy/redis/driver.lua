@@ -35,8 +35,8 @@ end
 
 -- Writes a record, which was read as `read`, and its expiry; nil, or the error and whether something was written before.
 local function keep(algorithm, key, read, fresh_at, ...)
-  local written = algorithm.write(key, read, ...)
-  if written ~= 0 and failed(written) then return written.err, false end
+  local added = algorithm.write(key, read, ...)
+  if added ~= 0 and failed(added) then return added.err, false end
   local expires = call('PEXPIREAT', key, format(DECIMAL, ceil(fresh_at / 1000) + EXPIRY_MARGIN))
   if expires ~= 1 and failed(expires) then return expires.err, true end
 end
@@ -108,6 +108,7 @@ local function decide_all(operation, before, requests, charges)
     end
   end
 
+  -- Leaves the record of a charge as it is now; the next of its key finds it so.
   local function remember(i)
     local of = found[i]
     if not of.fresh_at then changed[#changed + 1] = of end
@@ -127,17 +128,23 @@ local function decide_all(operation, before, requests, charges)
     return retry, remaining, reset, next_after
   end
 
+  -- These two: whether the request changed something.
+
   local function give_back(base)
+    local is_changed = false
     for i = 1, count do
       credit(i, charges[i])
+      if fresh_at[i] then
+        remember(i)
+        is_changed = true
+      end
       tell(base + i, 0, 0, 0, 0)
     end
-    return true
+    return is_changed
   end
 
-  -- Whether what fits of a request is to be taken.
   local function decide(base)
-    local takes = not takes_nothing
+    local takes, is_changed = not takes_nothing, false
     for i = 1, count do
       local charge = charges[i]
       local retry, remaining, reset, next_after = step(i, charge, charge.tokens)
@@ -148,30 +155,26 @@ local function decide_all(operation, before, requests, charges)
       end
       tell(base + i, retry, remaining, reset, next_after)
     end
-    -- Who is not charged is told how each bucket stands.
-    for i = 1, takes and 0 or count do
-      if fresh_at[i] then
+    for i = 1, count do
+      if fresh_at[i] and takes then
+        remember(i)
+        is_changed = true
+      elseif fresh_at[i] then
+        -- Who is not charged is told how the bucket stands.
         local _, remaining, reset, next_after = step(i, charges[i], MORE_THAN_ANY)
         tell(base + i, 0, remaining, reset, next_after)
       end
     end
-    return takes
+    return is_changed
   end
 
-  -- Whether it changed something.
   local function ask(base, one)
-    local err, is_changed = find_all(base), false
+    local err = find_all(base)
     if err then
       fail(base + 1, base + count, err)
-    elseif one(base) then
-      for i = 1, count do
-        if fresh_at[i] then
-          remember(i)
-          is_changed = true
-        end
-      end
+      return false
     end
-    return is_changed
+    return one(base)
   end
 
   -- Writes what is to be kept; true if something was refused.
@@ -185,7 +188,8 @@ local function decide_all(operation, before, requests, charges)
     return any
   end
 
-  -- Fails a request of which a record was not written, although others of its records may have been.
+  -- Fails a request of which a record was not written, although others of its records may have been. One that changed
+  -- nothing keeps its answer if another of its records was: then that stands as it was told.
   local function fail_unwritten(base, is_changed)
     local refused, is_partly
     for i, charge in ipairs(charges) do

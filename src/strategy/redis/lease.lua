@@ -61,9 +61,9 @@ if changed then
   else
     fresh_at = kept + ceil_div(full - units, gain)
   end
-  local written = call('HSET', key, 'tokens', as_text(whole), 'last_refill', as_text(kept), 'fraction', as_text(part),
+  local added = call('HSET', key, 'tokens', as_text(whole), 'last_refill', as_text(kept), 'fraction', as_text(part),
     'fraction_of', as_text(of), 'leased', as_text(lent), 'lease_until', as_text(lent_until))
-  if type(written) == 'table' and written.err then return written end
+  if type(added) == 'table' and added.err then return added end
   local expires = call('PEXPIREAT', key, ceil(fresh_at / 1000) + EXPIRY_MARGIN)
   if type(expires) == 'table' and expires.err then return redis.error_reply('PARTLY done: ' .. expires.err) end
 end

@@ -75,7 +75,9 @@ impl Queue {
             let is_here = !next.answer.is_closed();
             if is_here {
                 keys += next.question.len();
-                if keys > MOST_KEYS || boarded.len() == MOST_REQUESTS {
+                let is_full = keys > MOST_KEYS || boarded.len() == MOST_REQUESTS;
+                // One that has more keys than that by itself leaves alone.
+                if is_full && !boarded.is_empty() {
                     break;
                 }
             }

@@ -1,5 +1,6 @@
 //! A record on the wire: the hash of an algorithm's fields, its expiry, and the notices about it.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use redis::{Pipeline, Value};
@@ -31,28 +32,36 @@ pub(super) fn places_of_receipts(receipts: &[Receipt]) -> Vec<Place<'_>> {
         .collect()
 }
 
-/// What is to be kept of receipts whose records were read: which of them, and the record.
+/// What is to be kept of receipts whose records were read: which of them, and the record. Of those of one key each finds
+/// what the one before it left.
 pub(super) fn credits(
     receipts: &[Receipt],
     remembered: &[Remembered],
     now_us: u64,
 ) -> Vec<(usize, Kept)> {
-    let credited = |(receipt, remembered): (&Receipt, &Remembered)| match remembered {
-        Remembered::State(state) => {
-            let Receipt {
-                limit,
-                tokens,
-                charged_at_us,
-                ..
-            } = receipt;
-            limit
-                .algorithm
-                .credit(&limit.quota, *state, now_us, *charged_at_us, *tokens)
+    let mut left: HashMap<&Key, State> = HashMap::new();
+    let mut writes = Vec::new();
+    for (i, (receipt, remembered)) in receipts.iter().zip(remembered).enumerate() {
+        let Receipt {
+            key,
+            limit,
+            tokens,
+            charged_at_us,
+            ..
+        } = receipt;
+        let read = match remembered {
+            Remembered::State(state) => Some(*state),
+            Remembered::Nothing | Remembered::Foreign => None,
+        };
+        let kept = left.get(key).copied().or(read).and_then(|state| {
+            (limit.algorithm).credit(&limit.quota, state, now_us, *charged_at_us, *tokens)
+        });
+        if let Some(kept) = kept {
+            left.insert(key, kept.state);
+            writes.push((i, kept));
         }
-        Remembered::Nothing | Remembered::Foreign => None,
-    };
-    let kept = receipts.iter().zip(remembered).map(credited).enumerate();
-    kept.filter_map(|(i, kept)| Some((i, kept?))).collect()
+    }
+    writes
 }
 
 /// Appends the commands that read every record, then the server's time.

@@ -21,7 +21,7 @@ impl Script {
         Self { text, hash }
     }
 
-    /// The text of the one script there is.
+    /// The text of the script that decides.
     pub(super) fn text() -> String {
         [include_str!("prelude.lua"), LUA, include_str!("driver.lua")].concat()
     }
