@@ -83,16 +83,18 @@ impl Shard {
 
     /// Keeps the record of that key until then at least.
     pub(super) fn hold(&mut self, tag: Tag, until_us: u64) {
-        if let Some((place, kept)) = self.find(tag) {
-            let fresh_at_us = kept.fresh_at_us.max(until_us);
-            self.set(
-                Seat::Own(place),
-                tag,
-                &Kept {
-                    fresh_at_us,
-                    ..kept
-                },
-            );
+        self.keep_until(tag, |fresh_at_us| fresh_at_us.max(until_us));
+    }
+
+    /// Makes a record as good as fresh; it is swept like others that are.
+    pub(super) fn forget(&mut self, tag: Tag) {
+        self.keep_until(tag, |_| 0);
+    }
+
+    fn keep_until(&mut self, tag: Tag, until_us: impl FnOnce(u64) -> u64) {
+        if let Some((place, mut kept)) = self.find(tag) {
+            kept.fresh_at_us = until_us(kept.fresh_at_us);
+            self.records.set(place, tag, &kept);
         }
     }
 
@@ -113,21 +115,6 @@ impl Shard {
                 .credit(&limit.quota, kept.state, now_us, *charged_at_us, *tokens);
         if let Some(kept) = credited {
             self.set(Seat::Own(place), tag, &kept);
-        }
-    }
-
-    /// Makes a record as good as fresh; it is swept like others that are.
-    pub(super) fn forget(&mut self, tag: Tag) {
-        if let Some((place, kept)) = self.find(tag) {
-            let fresh_at_us = 0;
-            self.set(
-                Seat::Own(place),
-                tag,
-                &Kept {
-                    fresh_at_us,
-                    ..kept
-                },
-            );
         }
     }
 

@@ -223,7 +223,9 @@ impl Call {
     fn go_again_or_end(&mut self) {
         let now = Instant::now();
         let mut traffic = self.lane.lock();
-        self.begun.take().into_iter().for_each(|at| traffic.end(at));
+        if let Some(begun) = self.begun.take() {
+            traffic.end(begun);
+        }
         if traffic.wants_a_call(now) {
             traffic.calls.push(now);
             self.begun = Some(now);
