@@ -24,7 +24,7 @@ const STRAY: u64 = 50;
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// One subject in one round.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Sample {
     pub(crate) round: usize,
     pub(crate) requests: u64,
@@ -55,7 +55,7 @@ pub(crate) struct Cell {
     pub(crate) latency: Histogram<u64>,
     /// Resident bytes of the service before the first round.
     pub(crate) idle: Option<u64>,
-    /// Why there is no sample of a round, or none at all.
+    /// Why there are no samples: one round that failed undoes the others.
     pub(crate) failed: Option<String>,
     pub(crate) filling: Option<Filling>,
 }
@@ -96,14 +96,7 @@ pub(crate) async fn measure(
     let mut stores: HashMap<u32, Rc<RedisServer>> = HashMap::new();
     let (mut cells, mut services) = (Vec::new(), Vec::new());
     for subject in &scenario.subjects {
-        let mut cell = Cell {
-            subject: subject.clone(),
-            samples: Vec::new(),
-            latency: Histogram::new_with_bounds(1_000, 60_000_000_000, 3)?,
-            idle: None,
-            failed: None,
-            filling: None,
-        };
+        let mut cell = Cell::of(subject)?;
         let service = prepare(subject, &mut stores, programs, &mut cell).await;
         services.push(service.map_err(|error| cell.fail(&error)).ok());
         cells.push(cell);
@@ -272,8 +265,23 @@ impl Sample {
 }
 
 impl Cell {
+    fn of(subject: &Subject) -> Result<Self> {
+        Ok(Self {
+            subject: subject.clone(),
+            samples: Vec::new(),
+            latency: Histogram::new_with_bounds(1_000, 60_000_000_000, 3)?,
+            idle: None,
+            failed: None,
+            filling: None,
+        })
+    }
+
+    /// Adds a round; not to those of which one failed, so that nobody is judged by the rounds that went well.
     fn add(&mut self, sample: Sample, tally: &Tally, denies: bool) -> Result<()> {
         sample.check(denies)?;
+        if self.failed.is_some() {
+            return Ok(());
+        }
         self.latency.add(&tally.latency).context("latencies")?;
         self.samples.push(sample);
         Ok(())
@@ -282,6 +290,41 @@ impl Cell {
     fn fail(&mut self, error: &anyhow::Error) {
         let reason = format!("{error:#}");
         eprintln!("{}: failed: {reason}", self.subject.name());
+        self.samples.clear();
+        self.latency.reset();
         self.failed = Some(reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tollgate::strategy::factory::Kind;
+
+    use super::*;
+    use crate::subject::{Contender, Quota};
+
+    #[test]
+    fn a_contender_of_which_a_round_failed_is_not_judged_by_the_others() {
+        let subject = Subject::new(Contender::Own(Kind::Transaction), Quota::Ample, 1);
+        let mut cell = Cell::of(&subject).unwrap();
+        let tally = Tally {
+            admitted: 100,
+            denied: 0,
+            local: 0,
+            other: 0,
+            bytes: 0,
+            latency: Histogram::new(3).unwrap(),
+        };
+        let round = |denied| Sample {
+            admitted: 100,
+            denied,
+            ..Sample::default()
+        };
+        cell.add(round(0), &tally, false).unwrap();
+        assert_eq!(cell.samples.len(), 1);
+        let error = cell.add(round(10), &tally, false).unwrap_err();
+        cell.fail(&error);
+        cell.add(round(0), &tally, false).unwrap();
+        assert!(cell.samples.is_empty() && cell.failed.is_some());
     }
 }
