@@ -6,11 +6,12 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
+use crate::json;
 use crate::plan::Plan;
 use crate::plots::{self, Picture};
 use crate::report::{MEMORY, markdown, memory, scenario, summary, targets};
 use crate::results::Results;
-use crate::{json, targets::Target};
+use crate::targets::{Target, Verdict};
 
 /// The folder beside the page.
 const BESIDE: &str = "benchmarks";
@@ -57,7 +58,7 @@ fn page(
         summary(judged),
         markdown(&targets(judged))
     );
-    text += &missed(include_str!("missed.md"));
+    text += &missed(include_str!("missed.md"), judged);
     for picture in pictures {
         text += &format!("\n![{}]({BESIDE}/{})\n", picture.about, picture.file);
     }
@@ -84,11 +85,21 @@ fn page(
     text
 }
 
-/// What there is to say of the targets that are missed; nothing where that file is empty.
-fn missed(prose: &str) -> String {
-    match prose.trim() {
+/// What there is to say of the targets that this run missed: the paragraphs of `prose` whose first line, `### ...`, is how
+/// the promise of one begins.
+fn missed(prose: &str, judged: &[Target]) -> String {
+    let is_missed = |promise: &str| {
+        let mut failed = judged.iter().filter(|it| it.verdict == Verdict::Fail);
+        failed.any(|target| target.promise.starts_with(promise))
+    };
+    let paragraphs = prose.split("### ").filter_map(|part| part.split_once('\n'));
+    let told: String = paragraphs
+        .filter(|(promise, _)| is_missed(promise))
+        .map(|(promise, text)| format!("**{promise}.** {}\n\n", text.trim()))
+        .collect();
+    match told.trim_end() {
         "" => String::new(),
-        prose => format!("\n## Where the targets are missed\n\n{prose}\n"),
+        told => format!("\n## Where the targets are missed\n\n{told}\n"),
     }
 }
 
@@ -141,9 +152,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prose_on_missed_targets_stands_as_it_is_under_a_title_of_its_own() {
-        let section = "\n## Where the targets are missed\n\nOne.\n\nTwo.\n";
-        assert_eq!(missed("One.\n\nTwo.\n"), section);
-        assert_eq!(missed("\n"), "", "and without any there is no title");
+    fn only_what_was_missed_is_explained() {
+        let judged = [
+            ("a: 1x or less", Verdict::Pass),
+            ("b: 2x or less", Verdict::Fail),
+        ];
+        let judged = judged.map(|(promise, verdict)| Target {
+            promise: promise.to_owned(),
+            measured: String::new(),
+            verdict,
+        });
+        let prose = "### a\nOne.\n\n### b\nTwo,\nlong.\n\n### c\nThree.\n";
+        let section = "\n## Where the targets are missed\n\n**b.** Two,\nlong.\n";
+        assert_eq!(missed(prose, &judged), section);
+        assert_eq!(
+            missed(prose, &judged[..1]),
+            "",
+            "and without any there is no title"
+        );
     }
 }
