@@ -82,134 +82,132 @@ end
 
 -- Any other requests: so many, each of these charges, the first one's keys after the one at `before`.
 local function decide_all(operation, before, requests, charges)
-  local count, takes_rest, takes_nothing = #charges, operation == 'debit', operation == 'peek'
-  -- Of each algorithm the records by key: as each was read, as it stands now and, if that is to be written, its expiry.
-  local memory, changed, changes = {}, {}, {}
+  local count, takes_rest = #charges, operation == 'debit'
+  -- Of each algorithm the records by key, as they stand now; and those that are to be written.
+  local records, changed = {}, {}
   for _, charge in ipairs(charges) do
-    local algorithm = charge.algorithm
-    memory[algorithm] = memory[algorithm] or {}
-    charge.memory = memory[algorithm]
+    records[charge.algorithm] = records[charge.algorithm] or {}
+    charge.records = records[charge.algorithm]
   end
-  -- Of the request at hand: what it finds, and what is left of that.
-  local found, left, fresh_at = {}, {}, {}
+  -- Of the request at hand: the place before its keys, and whether it changed something.
+  local base, is_changed
 
-  -- Finds the records of a request, or returns the error.
-  local function find_all(base)
-    for i = 1, count do
-      local charge, key = charges[i], KEYS[base + i]
-      local of = charge.memory[key]
-      if not of then
-        local read = charge.algorithm.read(key)
-        of = { key = key, algorithm = charge.algorithm, read = read, record = read }
-        charge.memory[key] = of
-      end
-      if of.read.err then return of.read.err end
-      found[i] = of
+  -- The record of a charge, or an error.
+  local function find(charge, key)
+    local record = charge.records[key]
+    if not record then
+      record = charge.algorithm.read(key)
+      charge.records[key] = record
     end
+    return record
   end
 
-  -- Leaves the record of a charge as it is now; the next of its key finds it so.
-  local function remember(i)
-    local of = found[i]
-    if not of.fresh_at then changed[#changed + 1] = of end
-    of.record, of.fresh_at = left[i], fresh_at[i]
+  -- Leaves that record so; the next of its key finds it so.
+  local function leave(charge, key, record, fresh_at, a, b, c, d, e, f)
+    is_changed = true
+    if record.fresh_at then
+      record.fresh_at, record[1], record[2], record[3], record[4], record[5], record[6] = fresh_at, a, b, c, d, e, f
+      return
+    end
+    local left = {
+      a, b, c, d, e, f, fresh_at = fresh_at, key = key, algorithm = charge.algorithm, read = record,
+    }
+    charge.records[key] = left
+    changed[#changed + 1] = left
   end
 
-  local function credit(i, charge)
-    local at, a, b, c, d, e, f = charge.algorithm.credit(found[i].record, now, charge.mode, charge.tokens,
-      charge.capacity, charge.gain, charge.unit)
-    fresh_at[i], left[i] = at, at and { a, b, c, d, e, f }
-  end
+  -- These two: an error, of a record that could not be read.
 
-  local function step(i, charge, cost)
-    local retry, remaining, reset, next_after, notice, at, a, b, c, d, e, f =
-      charge.algorithm.step(found[i].record, now, cost, charge.capacity, charge.gain, charge.unit)
-    fresh_at[i], left[i], notices[notice] = at, at and { a, b, c, d, e, f }, true
-    return retry, remaining, reset, next_after
-  end
-
-  -- These two: whether the request changed something.
-
-  local function give_back(base)
-    local is_changed = false
+  local function give_back()
     for i = 1, count do
-      credit(i, charges[i])
-      if fresh_at[i] then
-        remember(i)
-        is_changed = true
-      end
+      local record = find(charges[i], KEYS[base + i])
+      if record.err then return record.err end
+    end
+    for i, charge in ipairs(charges) do
+      local key = KEYS[base + i]
+      local record = charge.records[key]
+      local fresh_at, a, b, c, d, e, f = charge.algorithm.credit(record, now, charge.mode, charge.tokens,
+        charge.capacity, charge.gain, charge.unit)
+      if fresh_at then leave(charge, key, record, fresh_at, a, b, c, d, e, f) end
       tell(base + i, 0, 0, 0, 0)
     end
-    return is_changed
   end
 
-  local function decide(base)
-    local takes, is_changed = not takes_nothing, false
-    for i = 1, count do
-      local charge = charges[i]
-      local retry, remaining, reset, next_after = step(i, charge, charge.tokens)
-      if retry > 0 and takes_rest then
-        if remaining > 0 then retry, remaining, reset, next_after = step(i, charge, remaining) end
-      elseif retry > 0 and charge.mode == 1 then
-        takes = false
+  -- Decides the charges from i on, of which those before take their tokens or not; then also whether all of them do. What
+  -- a charge would leave waits here until those behind it are decided.
+  local function decide(i, takes)
+    if i > count then return nil, takes end
+    local charge, key = charges[i], KEYS[base + i]
+    local record, step = find(charge, key), charge.algorithm.step
+    if record.err then return record.err end
+    local capacity, gain, unit = charge.capacity, charge.gain, charge.unit
+    local retry, remaining, reset, next_after, notice, fresh_at, a, b, c, d, e, f =
+      step(record, now, charge.tokens, capacity, gain, unit)
+    if retry > 0 and takes_rest then
+      if remaining > 0 then
+        retry, remaining, reset, next_after, notice, fresh_at, a, b, c, d, e, f =
+          step(record, now, remaining, capacity, gain, unit)
       end
-      tell(base + i, retry, remaining, reset, next_after)
+    elseif retry > 0 and charge.mode == 1 then
+      takes = false
     end
-    for i = 1, count do
-      if fresh_at[i] and takes then
-        remember(i)
-        is_changed = true
-      elseif fresh_at[i] then
-        -- Who is not charged is told how the bucket stands.
-        local _, remaining, reset, next_after = step(i, charges[i], MORE_THAN_ANY)
-        tell(base + i, 0, remaining, reset, next_after)
-      end
+    local err
+    err, takes = decide(i + 1, takes)
+    if err then return err end
+    if notice > 0 then notices[notice] = true end
+    if fresh_at and takes then
+      leave(charge, key, record, fresh_at, a, b, c, d, e, f)
+    elseif fresh_at then
+      -- Who is not charged is told how the bucket stands.
+      local _
+      _, remaining, reset, next_after = step(record, now, MORE_THAN_ANY, capacity, gain, unit)
     end
-    return is_changed
-  end
-
-  local function ask(base, one)
-    local err = find_all(base)
-    if err then
-      fail(base + 1, base + count, err)
-      return false
-    end
-    return one(base)
+    tell(base + i, retry, remaining, reset, next_after)
+    return nil, takes
   end
 
   -- Writes what is to be kept; true if something was refused.
   local function write_back()
     local any = false
-    for _, of in ipairs(changed) do
-      local err, is_changed = keep(of.algorithm, of.key, of.read, of.fresh_at, unpack(of.record, 1, 6))
-      of.refused, of.is_kept = err, not err or is_changed
-      any = any or err
+    for _, left in ipairs(changed) do
+      local err, is_partly = keep(left.algorithm, left.key, left.read, left.fresh_at,
+        left[1], left[2], left[3], left[4], left[5], left[6])
+      if err then
+        any, left.refused, left.is_unwritten = true, err, not is_partly
+      end
     end
     return any
   end
 
   -- Fails a request of which a record was not written, although others of its records may have been. One that changed
   -- nothing keeps its answer if another of its records was: then that stands as it was told.
-  local function fail_unwritten(base, is_changed)
+  local function fail_unwritten(has_changed)
     local refused, is_partly
     for i, charge in ipairs(charges) do
-      local of = charge.memory[KEYS[base + i]]
-      refused, is_partly = refused or of and of.refused, is_partly or of and of.is_kept
+      local record = charge.records[KEYS[base + i]]
+      if record and record.fresh_at then
+        refused, is_partly = refused or record.refused, is_partly or not record.is_unwritten
+      end
     end
-    if refused and is_changed then
+    if refused and has_changed then
       fail(base + 1, base + count, is_partly and partly(refused) or refused)
     elseif refused and not is_partly then
       fail(base + 1, base + count, refused)
     end
   end
 
-  local one = operation == 'give_back' and give_back or decide
+  local have_changed, takes = {}, operation ~= 'peek'
   for request = 1, requests do
-    changes[request] = ask(before + (request - 1) * count, one)
+    base, is_changed = before + (request - 1) * count, false
+    local err
+    if operation == 'give_back' then err = give_back() else err = decide(1, takes) end
+    if err then fail(base + 1, base + count, err) end
+    have_changed[request] = is_changed
   end
   if write_back() then
     for request = 1, requests do
-      fail_unwritten(before + (request - 1) * count, changes[request])
+      base = before + (request - 1) * count
+      fail_unwritten(have_changed[request])
     end
   end
 end
