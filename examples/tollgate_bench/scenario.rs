@@ -7,6 +7,8 @@ use crate::subject::{Contender, Quota, Subject};
 
 /// Clients where there are many.
 const MANY: u32 = 10_000;
+/// Clients that are few, but each asks often.
+const HOT: u32 = 16;
 /// Numbers of keys by which the cost is compared; quick runs leave the last one out.
 const KEYS: [u32; 4] = [1_000, 10_000, 100_000, 1_000_000];
 /// Numbers of limits a request.
@@ -86,9 +88,9 @@ pub(crate) fn all(peers: &Peers, quick: bool) -> Vec<Scenario> {
         ));
         scenarios.push(scenario(
             "balanced-hot",
-            "one client, three instances behind nginx",
+            "16 hot clients, three instances behind nginx",
             contenders()
-                .map(|contender| before(contender, 3, Quota::AmpleForOne, 1))
+                .map(|contender| before(contender, 3, Quota::AmpleForOne, HOT))
                 .collect(),
         ));
     }

@@ -65,7 +65,7 @@ pub(crate) fn judge(results: &Results) -> Vec<Target> {
         ),
         commands_per_token(results),
         ratio(
-            "lease, hot client, three instances: CPU against bare",
+            "lease, 16 hot clients, three instances: CPU against bare",
             "balanced-hot",
             "lease, 3 instances",
             1.25,
