@@ -14,11 +14,14 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, HeaderValue, Request};
 use axum::response::Response;
-use tollgate::algorithm::{self, Remembered};
+use tollgate::algorithm::{self, LeaseAsk, Remembered};
 use tollgate::http::{ClientIp, HeaderStyle, RateLimitLayer, set_headers};
 use tollgate::limiter::{Call, Limiter, PathPattern, Rule, RuleSet, Value, Version};
-use tollgate::strategy::{Memory, Strategy};
-use tollgate::{Charge, Cost, Identity, Key, Limit, ManualClock, Networks, Quota, RuleName};
+use tollgate::strategy::lease::{Lends, Lent};
+use tollgate::strategy::{Deciding, DenialCache, Lease, Memory, Strategy};
+use tollgate::{
+    Charge, Cost, Identity, Key, Limit, ManualClock, Networks, Quota, RuleName, Source,
+};
 use tower::{Layer, Service, service_fn};
 
 /// Keys in a table.
@@ -45,6 +48,8 @@ pub(crate) const ALL: &[Case] = &[
     ("memory-decide", || memory(1)),
     ("memory-decide-4-charges", || memory(4)),
     ("memory-decide-denied", denied),
+    ("denial-remembered", denial_remembered),
+    ("lease-paid", lease_paid),
     ("client-peer", || client(None)),
     ("client-forwarded", || client(Some("203.0.113.7"))),
     ("client-forwarded-by-three", || {
@@ -78,11 +83,7 @@ pub(crate) fn charges(limit: Limit) -> Vec<Charge> {
 
 /// A table on a clock that stands still.
 pub(crate) fn table() -> Memory {
-    Memory::new(
-        MOST_KEYS,
-        Arc::new(ManualClock::at_us(NOON_US)),
-        &RandomState::new(),
-    )
+    Memory::new(MOST_KEYS, still(), &RandomState::new())
 }
 
 /// The next place after `i`.
@@ -96,6 +97,10 @@ pub(crate) fn now<F: Future>(future: F) -> F::Output {
         Poll::Ready(output) => output,
         Poll::Pending => panic!("it waits"),
     }
+}
+
+fn still() -> Arc<ManualClock> {
+    Arc::new(ManualClock::at_us(NOON_US))
 }
 
 fn limit(algorithm: &str, capacity: u64) -> Limit {
@@ -151,6 +156,53 @@ fn denied() -> Work {
     Box::new(move || {
         i = next(i);
         let _ = black_box(now(table.decide(&charges[i..=i])));
+    })
+}
+
+/// Every client took its last token before, and is denied without the store.
+fn denial_remembered() -> Work {
+    let (longest, hasher) = (Duration::from_secs(1), RandomState::new());
+    let cache = DenialCache::new(Arc::new(table()), still(), longest, hasher);
+    let charges = charges(limit("tokenbucket", 1));
+    for charge in charges.chunks(1) {
+        assert!(now(cache.decide(charge)).is_ok_and(|verdict| verdict.admitted));
+    }
+    let mut i = 0;
+    Box::new(move || {
+        i = next(i);
+        let _ = black_box(now(cache.decide(&charges[i..=i])));
+    })
+}
+
+/// A store that lends a thousand tokens to whoever asks.
+#[derive(Debug)]
+struct Rich;
+
+impl Lends for Rich {
+    fn lend<'a>(&'a self, _: &'a Charge, _: LeaseAsk) -> Deciding<'a, Lent> {
+        Deciding::ready(Ok(Lent {
+            now_us: NOON_US,
+            retry_after_us: 0,
+            remaining: 100_000,
+            reset_after_us: 0,
+            next_after_us: 0,
+            granted: 1_000,
+            until_us: NOON_US + 1_000_000,
+            lasts_us: 1_000_000,
+        }))
+    }
+}
+
+/// One client, paid for from a lease; one request in a thousand borrows anew.
+fn lease_paid() -> Work {
+    let (inner, share) = (Arc::new(table()), 10);
+    let lease = Lease::new(inner, Arc::new(Rich), still(), share, RandomState::new());
+    let charges = charges(ample());
+    let mut ask =
+        move || now(lease.decide(&charges[..1])).map(|verdict| verdict.decisions[0].source);
+    while ask() != Ok(Source::Lease) {}
+    Box::new(move || {
+        let _ = black_box(ask());
     })
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A request that finds no call of the script on its way leaves at once, alone if nobody else is there; others queue, and
 //! when the call returns all that wait (as many as one call may carry) leave in the next. A second call leaves beside it
-//! as soon as enough wait to be worth one, or when the first is slow. So nothing is waited for without concurrency, and
-//! under load the cost of a call is shared. There is no timer.
+//! as soon as enough wait to be worth one, or when somebody comes while the first is slow. So nothing is waited for without
+//! concurrency, and under load the cost of a call is shared. There is no timer.
 //!
 //! Who leaves the queue in another way was surely not executed: its future was dropped, or almost all of its time was over
 //! before a call left. So was who finds the queue full. A call that was sent and lost may have been executed, with all that
@@ -29,7 +29,7 @@ use crate::strategy::{Fault, Scope};
 const MOST_CALLS: usize = 2;
 /// Requests that are worth a second call; fewer wait for the first, which is cheaper for the service and for Redis.
 const WORTH_A_CALL: usize = 32;
-/// After so long a call is slow: who comes then is not kept waiting by it.
+/// After so long a call is slow: who comes then leaves beside it, if no other did.
 const SLOW: Duration = Duration::from_millis(1);
 
 /// A queue before one server, and the calls that empty it.
