@@ -198,8 +198,7 @@ fn lease_paid() -> Work {
     let (inner, share) = (Arc::new(table()), 10);
     let lease = Lease::new(inner, Arc::new(Rich), still(), share, RandomState::new());
     let charges = charges(ample());
-    let mut ask =
-        move || now(lease.decide(&charges[..1])).map(|verdict| verdict.decisions[0].source);
+    let ask = move || now(lease.decide(&charges[..1])).map(|verdict| verdict.decisions[0].source);
     while ask() != Ok(Source::Lease) {}
     Box::new(move || {
         let _ = black_box(ask());
