@@ -47,8 +47,8 @@ pub(crate) const ALL: &[Case] = &[
     ("step-fixedwindow", || step("fixedwindow")),
     ("memory-decide", || memory(1)),
     ("memory-decide-4-charges", || memory(4)),
-    ("memory-decide-denied", denied),
-    ("denial-remembered", denial_remembered),
+    ("memory-decide-denied", || denied(table())),
+    ("denial-remembered", || denied(denial_cache())),
     ("lease-paid", lease_paid),
     ("client-peer", || client(None)),
     ("client-forwarded", || client(Some("203.0.113.7"))),
@@ -147,31 +147,23 @@ fn memory(count: usize) -> Work {
     })
 }
 
-fn denied() -> Work {
-    let (table, charges) = (table(), charges(limit("tokenbucket", 1)));
+/// Every client took its last token before, and is denied.
+fn denied(by: impl Strategy + 'static) -> Work {
+    let charges = charges(limit("tokenbucket", 1));
     for charge in charges.chunks(1) {
-        assert!(now(table.decide(charge)).is_ok_and(|verdict| verdict.admitted));
+        assert!(now(by.decide(charge)).is_ok_and(|verdict| verdict.admitted));
     }
     let mut i = 0;
     Box::new(move || {
         i = next(i);
-        let _ = black_box(now(table.decide(&charges[i..=i])));
+        let _ = black_box(now(by.decide(&charges[i..=i])));
     })
 }
 
-/// Every client took its last token before, and is denied without the store.
-fn denial_remembered() -> Work {
+/// Denies without the store whom that would deny.
+fn denial_cache() -> DenialCache {
     let (longest, hasher) = (Duration::from_secs(1), RandomState::new());
-    let cache = DenialCache::new(Arc::new(table()), still(), longest, hasher);
-    let charges = charges(limit("tokenbucket", 1));
-    for charge in charges.chunks(1) {
-        assert!(now(cache.decide(charge)).is_ok_and(|verdict| verdict.admitted));
-    }
-    let mut i = 0;
-    Box::new(move || {
-        i = next(i);
-        let _ = black_box(now(cache.decide(&charges[i..=i])));
-    })
+    DenialCache::new(Arc::new(table()), still(), longest, hasher)
 }
 
 /// A store that lends a thousand tokens to whoever asks.

@@ -306,15 +306,12 @@ fn a_record_that_cannot_be_written_is_told_to_those_who_were_to_change_it() {
     ];
     let script = script(refusing);
     let mut call = script.prepare_invoke();
-    requests.as_flattened().iter().for_each(|key| {
+    for key in requests.as_flattened() {
         call.key(*key);
-    });
+    }
     call.arg("charge").arg(requests.len()).arg(2);
     for capacity in [9, 1] {
-        let head = ["tokenbucket", "1", "1"];
-        head.iter().for_each(|word| {
-            call.arg(*word);
-        });
+        call.arg("tokenbucket").arg(1).arg(1);
         call.arg(capacity).arg(1).arg(1_000_000_000_u64);
     }
     let reply: Vec<Value> = call.invoke(&mut redis.connection()).unwrap();

@@ -116,7 +116,7 @@ local function decide_all(operation, before, requests, charges)
     changed[#changed + 1] = left
   end
 
-  -- These two: an error, of a record that could not be read.
+  -- These two return the error of a record that could not be read.
 
   local function give_back()
     for i = 1, count do
@@ -133,8 +133,8 @@ local function decide_all(operation, before, requests, charges)
     end
   end
 
-  -- Decides the charges from i on, of which those before take their tokens or not; then also whether all of them do. What
-  -- a charge would leave waits here until those behind it are decided.
+  -- Decides the charges from i on; `takes` says whether those before them would be taken. Returns an error or, behind a nil,
+  -- whether all are. What a charge would leave waits on the stack until those behind it are decided.
   local function decide(i, takes)
     if i > count then return nil, takes end
     local charge, key = charges[i], KEYS[base + i]
