@@ -15,6 +15,8 @@ use crate::targets::{Target, Verdict};
 
 /// The folder beside the page.
 const BESIDE: &str = "benchmarks";
+/// What there is to say of targets that are missed: paragraphs whose first line, `### ...`, is how the promise of one begins.
+const MISSED: &str = include_str!("missed.md");
 
 /// Writes the page into `folder`.
 pub(crate) fn write(
@@ -33,6 +35,9 @@ pub(crate) fn write(
     let path = folder.join("benchmarks.md");
     std::fs::write(&path, page).with_context(|| path.display().to_string())?;
     eprintln!("written to {}", path.display());
+    for promise in unexplained(MISSED, judged) {
+        eprintln!("missed, and missed.md does not say why: {promise}");
+    }
     Ok(())
 }
 
@@ -58,7 +63,7 @@ fn page(
         summary(judged),
         markdown(&targets(judged))
     );
-    text += &missed(include_str!("missed.md"), judged);
+    text += &missed(MISSED, judged);
     for picture in pictures {
         text += &format!("\n![{}]({BESIDE}/{})\n", picture.about, picture.file);
     }
@@ -85,22 +90,30 @@ fn page(
     text
 }
 
-/// What there is to say of the targets that this run missed: the paragraphs of `prose` whose first line, `### ...`, is how
-/// the promise of one begins.
+/// What `prose` says of the targets that this run missed.
 fn missed(prose: &str, judged: &[Target]) -> String {
-    let is_missed = |promise: &str| {
-        let mut failed = judged.iter().filter(|it| it.verdict == Verdict::Fail);
-        failed.any(|target| target.promise.starts_with(promise))
-    };
-    let paragraphs = prose.split("### ").filter_map(|part| part.split_once('\n'));
-    let told: String = paragraphs
-        .filter(|(promise, _)| is_missed(promise))
+    let told: String = paragraphs(prose)
+        .filter(|(promise, _)| failed(judged).any(|it| it.starts_with(promise)))
         .map(|(promise, text)| format!("**{promise}.** {}\n\n", text.trim()))
         .collect();
     match told.trim_end() {
         "" => String::new(),
         told => format!("\n## Where the targets are missed\n\n{told}\n"),
     }
+}
+
+/// Promises that this run missed and of which `prose` says nothing.
+fn unexplained<'a>(prose: &str, judged: &'a [Target]) -> impl Iterator<Item = &'a str> {
+    failed(judged).filter(|it| !paragraphs(prose).any(|(promise, _)| it.starts_with(promise)))
+}
+
+fn paragraphs(prose: &str) -> impl Iterator<Item = (&str, &str)> {
+    prose.split("### ").filter_map(|part| part.split_once('\n'))
+}
+
+fn failed(judged: &[Target]) -> impl Iterator<Item = &str> {
+    let missed = judged.iter().filter(|it| it.verdict == Verdict::Fail);
+    missed.map(|target| target.promise.as_str())
 }
 
 /// When and where is measured, and of what; asked before anything is.
@@ -156,6 +169,7 @@ mod tests {
         let judged = [
             ("a: 1x or less", Verdict::Pass),
             ("b: 2x or less", Verdict::Fail),
+            ("d: 4x or less", Verdict::Fail),
         ];
         let judged = judged.map(|(promise, verdict)| Target {
             promise: promise.to_owned(),
@@ -165,6 +179,7 @@ mod tests {
         let prose = "### a\nOne.\n\n### b\nTwo,\nlong.\n\n### c\nThree.\n";
         let section = "\n## Where the targets are missed\n\n**b.** Two,\nlong.\n";
         assert_eq!(missed(prose, &judged), section);
+        assert!(unexplained(prose, &judged).eq(["d: 4x or less"]));
         assert_eq!(
             missed(prose, &judged[..1]),
             "",
