@@ -4,7 +4,8 @@
 #   scripts/prove.sh [--ops N | --minutes M] [--instances N] [--tasks N] [--keys N] [--seed N] [--only ALGORITHM-STRATEGY] [--write]
 #
 # Runs every algorithm on every strategy, N requests each (default 10000) or M minutes in all, on a Redis of its own, then plants faults that the
-# checks must catch. --write keeps the tables in docs/exactness.md. 1,000,000 requests each take about ten minutes.
+# checks must catch. --write keeps the tables in docs/exactness.md. 1,000,000 requests each, and of
+# leases twenty times as many, take ten minutes and more.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
