@@ -1,15 +1,20 @@
 //! Reads variables: the process's own, then `.env` for those that it does not set.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
 use super::error::{Invalid, Problem};
-use super::variables::{VARIABLES, named};
+use super::variables::{VARIABLES, Variable, named, nearest};
 
 /// Longest value that is read, in bytes.
 const LONGEST_VALUE: usize = 4_096;
+/// What only names of settings start with: another name that does is a mistake.
+const OURS: &str = "LIMITER_";
+/// Most names that are told of, and most characters of each.
+const MOST_TOLD: usize = 8;
+const LONGEST_TOLD: usize = 40;
 
 /// Where a value came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +29,8 @@ pub enum Origin {
 #[derive(Clone, Default)]
 pub struct Environment {
     values: HashMap<&'static str, (String, Origin)>,
+    /// Names that start as ours do and are none, in their order.
+    strangers: BTreeSet<String>,
     problems: Vec<Problem>,
 }
 
@@ -43,7 +50,7 @@ impl Environment {
     ) -> Self {
         let mut environment = Self::default();
         for (name, value) in process {
-            let Some(variable) = name.to_str().and_then(named) else {
+            let Some(variable) = environment.known(&name.to_string_lossy()) else {
                 continue;
             };
             match value.into_string() {
@@ -78,7 +85,7 @@ impl Environment {
         for line in lines {
             match line {
                 Ok((name, value)) => {
-                    if let Some(variable) = named(&name)
+                    if let Some(variable) = self.known(&name)
                         && !self.values.contains_key(variable.name)
                     {
                         self.set(variable.name, value, Origin::File);
@@ -92,6 +99,35 @@ impl Environment {
                 ),
             }
         }
+    }
+
+    /// The variable of that name; one that there should be, but is not, is remembered.
+    fn known(&mut self, name: &str) -> Option<&'static Variable> {
+        let variable = named(name);
+        if variable.is_none() && name.starts_with(OURS) {
+            self.strangers
+                .insert(name.escape_debug().take(LONGEST_TOLD).collect());
+        }
+        variable
+    }
+
+    /// What to tell of names that are probably misspelt: of each only the name, for its value may be a secret.
+    fn misspelt(&self) -> Option<String> {
+        let names: Vec<String> = self
+            .strangers
+            .iter()
+            .take(MOST_TOLD)
+            .map(|name| match nearest(name) {
+                Some(near) => format!("{name} (did you mean {near}?)"),
+                None => name.clone(),
+            })
+            .collect();
+        let more = match self.strangers.len() - names.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let told = || format!("no settings, and ignored: {}{more}", names.join(", "));
+        (!names.is_empty()).then(told)
     }
 
     fn set(&mut self, name: &'static str, value: String, origin: Origin) {
@@ -144,7 +180,7 @@ impl Reader {
         Ok(Self {
             texts,
             problems: environment.problems.clone(),
-            warnings: Vec::new(),
+            warnings: environment.misspelt().into_iter().collect(),
         })
     }
 

@@ -208,6 +208,14 @@ pub(super) fn named(name: &str) -> Option<&'static Variable> {
     VARIABLES.iter().find(|variable| variable.name == name)
 }
 
+/// The name that `given` was probably meant to be.
+pub(super) fn nearest(given: &str) -> Option<&'static str> {
+    let distance = |name: &&str| strsim::damerau_levenshtein(given, name);
+    let names = VARIABLES.iter().map(|variable| variable.name);
+    let near = names.min_by_key(distance)?;
+    (distance(&near) <= 3).then_some(near)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -377,6 +377,27 @@ fn what_is_legal_but_doubtful_is_warned_of_once() {
     );
     let (_, _, warnings) = read(&[("REDIS_ADDR", "a:1"), ("REDIS_ADDRESS", "a:1")]);
     assert!(warnings.is_empty());
+    let (_, _, warnings) = read(&[
+        ("LIMITER_REFIL_RATE", "a secret"),
+        ("LIMITER_FILL_SECONDS", "5"),
+        ("LIMITER", "of no concern"),
+        ("REDIS_PORT", "tcp://192.0.2.1:6379"),
+    ]);
+    assert_eq!(
+        warnings,
+        [
+            "no settings, and ignored: LIMITER_FILL_SECONDS, LIMITER_REFIL_RATE (did you mean LIMITER_REFILL_RATE?)"
+        ]
+    );
+    let many: Vec<String> = (0..100)
+        .map(|i| format!("LIMITER_{i:02}{}", "X".repeat(10_000)))
+        .collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), "")).collect();
+    let (_, _, warnings) = read(&many);
+    assert!(
+        warnings.len() == 1 && warnings[0].len() < 500 && warnings[0].ends_with(" and 92 more"),
+        "{warnings:?}"
+    );
     let (_, redis, warnings) = read(&[
         ("REDIS_URL", "redis://c:3"),
         ("REDIS_ADDR", "a:1"),
