@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use divan::Bencher;
 use governor::{DefaultKeyedRateLimiter, RateLimiter};
+use tollgate::Key;
 use tollgate::strategy::Strategy;
-use tollgate::{Charge, Key};
 
 fn main() {
     divan::main();
@@ -37,11 +37,10 @@ fn memory_shared(bencher: Bencher<'_, '_>) {
 #[divan::bench(threads = [1, 2])]
 fn governor_shared(bencher: Bencher<'_, '_>) {
     let charges = cases::charges(cases::ample());
-    let keys: Vec<Key> = charges.iter().map(Charge::key).cloned().collect();
     let burst = NonZeroU32::new(100_000).expect("not zero");
     let quota = governor::Quota::with_period(Duration::from_secs(10_000)).expect("not zero");
     let governor: DefaultKeyedRateLimiter<Key> = RateLimiter::keyed(quota.allow_burst(burst));
-    each_client(bencher, |i| governor.check_key(&keys[i]).is_ok());
+    each_client(bencher, |i| governor.check_key(charges[i].key()).is_ok());
 }
 
 /// Lets every client ask once, and then times them in turn.
