@@ -10,7 +10,7 @@ use super::batch::{MOST_KEYS, MOST_REQUESTS};
 use super::question::{Answer, Question};
 use crate::strategy::Fault;
 
-/// Requests that may wait; one more is turned away. Even a busy server decides so many within some 30 ms.
+/// Requests that may wait; one more is turned away. A busy server decides so many within some 60 ms, if each has one charge.
 pub(super) const MOST_WAITING: usize = 4096;
 
 /// A request that waits, and how it is told.
