@@ -56,6 +56,9 @@ const NAMES: [&str; 10] = [
     "keys",
 ];
 
+/// Load of the machine, over the last minute, that is told of before anything is measured.
+const BUSY: f64 = 1.0;
+
 fn command() -> Command {
     let flag = |name: &'static str, about: &'static str| {
         Arg::new(name)
@@ -71,7 +74,7 @@ fn command() -> Command {
         .subcommand(serve)
         .arg(flag(
             "quick",
-            "about a minute instead of ten: shorter, fewer rounds, no million keys",
+            "in a minute or two: shorter, fewer rounds, no million keys",
         ))
         .arg(
             Arg::new("only")
@@ -142,6 +145,9 @@ async fn run(arguments: &ArgMatches) -> Result<()> {
         .flatten()
         .cloned()
         .collect();
+    if let Some(load) = page::load().first().filter(|load| **load > BUSY) {
+        eprintln!("the load of this machine is {load:.2} already: the figures will be less sure");
+    }
     let about = page::about();
     let results = Results::gather(&plan, &programs, &only).await?;
     let judged = targets::judge(&results);

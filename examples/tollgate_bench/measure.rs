@@ -1,4 +1,5 @@
-//! Measures the subjects of a scenario in turn, round by round, so that whatever disturbs the machine disturbs all alike.
+//! Measures the subjects of a scenario in turn, round by round, each right after what it is compared with, so that whatever
+//! disturbs the machine disturbs both.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -26,7 +27,8 @@ const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 /// One subject in one round.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sample {
-    pub(crate) round: usize,
+    /// How many were measured before it in the scenario.
+    pub(crate) turn: usize,
     pub(crate) requests: u64,
     pub(crate) seconds: f64,
     /// CPU time for each request, in microseconds.
@@ -110,6 +112,7 @@ pub(crate) async fn measure(
     } else {
         plan.rounds
     };
+    let mut turn = 0;
     for round in 0..rounds {
         eprintln!(
             "{} ({}): round {} of {rounds}",
@@ -117,17 +120,19 @@ pub(crate) async fn measure(
             scenario.about,
             round + 1
         );
-        for turn in 0..cells.len() {
-            // Each round begins with another one, so that nobody always follows the same neighbour.
-            let i = (turn + round) % cells.len();
-            let Some(service) = &services[i] else {
+        for i in scenario.compared() {
+            let base = scenario.base(i);
+            let (Some(of_base), Some(own)) = (&services[base], &services[i]) else {
                 continue;
             };
-            let cell = &mut cells[i];
-            let sampled = sample(service, &cell.subject, plan, round).await;
-            let added =
-                sampled.and_then(|(sample, tally)| cell.add(sample, &tally, scenario.denies));
-            added.unwrap_or_else(|error| cell.fail(&error));
+            for (i, service) in [(base, of_base), (i, own)] {
+                let cell = &mut cells[i];
+                let sampled = sample(service, &cell.subject, plan, turn).await;
+                let added =
+                    sampled.and_then(|(sample, tally)| cell.add(sample, &tally, scenario.denies));
+                added.unwrap_or_else(|error| cell.fail(&error));
+                turn += 1;
+            }
         }
     }
     Ok(Measured { scenario, cells })
@@ -204,7 +209,7 @@ async fn sample(
     service: &Service,
     subject: &Subject,
     plan: &Plan,
-    round: usize,
+    turn: usize,
 ) -> Result<(Sample, Tally)> {
     let scripts = async || -> Result<u64> {
         Ok(match &service.redis {
@@ -212,7 +217,7 @@ async fn sample(
             None => 0,
         })
     };
-    let running = Running::start(service.load(subject.chosen()), SEED ^ round as u64)?;
+    let running = Running::start(service.load(subject.chosen()), SEED ^ turn as u64)?;
     sleep(plan.warm_up).await;
     let scripts_before = scripts().await?;
     running.count(true);
@@ -231,7 +236,7 @@ async fn sample(
     );
     let each = |before: u64, after: u64| after.saturating_sub(before) as f64 / requests as f64;
     let sample = Sample {
-        round,
+        turn,
         requests,
         seconds: (end - begin).as_secs_f64(),
         service_us: each(cpu.service, cpu_after.service),
@@ -265,7 +270,7 @@ impl Sample {
 }
 
 impl Cell {
-    fn of(subject: &Subject) -> Result<Self> {
+    pub(crate) fn of(subject: &Subject) -> Result<Self> {
         Ok(Self {
             subject: subject.clone(),
             samples: Vec::new(),

@@ -133,8 +133,7 @@ pub(crate) fn about() -> Map<String, Value> {
         .lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
         .map_or("unknown", |(_, name)| name);
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load: Vec<&str> = load.split_whitespace().take(3).collect();
+    let load = load().map(|load| format!("{load:.2}"));
     let redis = said("redis-server", &["--version"]);
     let redis = redis
         .split_whitespace()
@@ -151,6 +150,13 @@ pub(crate) fn about() -> Map<String, Value> {
     .into_iter()
     .map(|(name, value)| (name.to_owned(), Value::String(value)))
     .collect()
+}
+
+/// Load of the machine over one, five and fifteen minutes.
+pub(crate) fn load() -> [f64; 3] {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let mut words = text.split_whitespace().map(str::parse);
+    [(); 3].map(|()| words.next().and_then(Result::ok).unwrap_or(f64::NAN))
 }
 
 /// What a program says; nothing where it cannot be run.

@@ -35,10 +35,10 @@ impl Plan {
         } else {
             Self {
                 quick,
-                rounds: 5,
-                sweep_rounds: 3,
+                rounds: 7,
+                sweep_rounds: 5,
                 warm_up: millis(200),
-                window: millis(1_400),
+                window: millis(800),
                 starts: 10,
                 decisions: 1_000_000,
             }

@@ -70,17 +70,8 @@ impl Measured {
 
     /// CPU time against what the subject is compared with.
     pub(crate) fn ratio(&self, cell: &Cell) -> Option<Median> {
-        cell.ratio_to(self.base(cell)?)
-    }
-
-    /// What a subject is compared with: itself with the fewest keys where those are varied, else whoever stands first
-    /// with as many instances.
-    fn base(&self, cell: &Cell) -> Option<&Cell> {
-        self.cells.iter().find(|base| {
-            let (base, subject) = (&base.subject, &cell.subject);
-            base.instances == subject.instances
-                && (subject.store.is_none() || base.contender == subject.contender)
-        })
+        let i = self.cells.iter().position(|it| std::ptr::eq(it, cell))?;
+        cell.ratio_to(&self.cells[self.scenario.base(i)])
     }
 }
 
@@ -90,17 +81,20 @@ impl Cell {
         median(self.samples.iter().map(figure))
     }
 
-    /// Two figures of the same round, this subject's and another's, made one, over all rounds that both have.
+    /// Each of this subject's figures with the other's that was measured nearest to it, the earlier of two, made one.
     pub(crate) fn compared(
         &self,
         other: &Self,
         make: impl Fn(&Sample, &Sample) -> f64,
     ) -> Option<Median> {
-        let of_round = |round| other.samples.iter().find(|it| it.round == round);
+        let nearest = |turn| {
+            let others = other.samples.iter();
+            others.min_by_key(|it: &&Sample| it.turn.abs_diff(turn))
+        };
         let pairs = self
             .samples
             .iter()
-            .filter_map(|it| Some((it, of_round(it.round)?)));
+            .filter_map(|it| Some((it, nearest(it.turn)?)));
         median(pairs.map(|(it, other)| make(it, other)))
     }
 
@@ -117,5 +111,34 @@ impl Cell {
 
     pub(crate) fn sum(&self, figure: impl Fn(&Sample) -> u64) -> u64 {
         self.samples.iter().map(figure).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::subject::{Contender, Quota, Subject};
+
+    #[test]
+    fn each_sample_is_compared_with_the_one_measured_nearest_to_it() {
+        let cell = |samples: &[(usize, f64)]| {
+            let subject = Subject::new(Contender::Served("bare"), Quota::Ample, 1);
+            let mut cell = Cell::of(&subject).unwrap();
+            cell.samples = samples
+                .iter()
+                .map(|&(turn, service_us)| Sample {
+                    turn,
+                    service_us,
+                    ..Sample::default()
+                })
+                .collect();
+            cell
+        };
+        let base = cell(&[(0, 1.0), (2, 10.0), (4, 100.0)]);
+        // Twice what stood right before each, though another stood right after.
+        let ratio = cell(&[(1, 2.0), (3, 20.0), (5, 200.0)]).ratio_to(&base);
+        let ratio = ratio.unwrap();
+        assert_eq!((ratio.least, ratio.greatest), (2.0, 2.0));
+        assert!(base.ratio_to(&cell(&[])).is_none());
     }
 }

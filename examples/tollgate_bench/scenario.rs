@@ -14,7 +14,7 @@ const KEYS: [u32; 4] = [1_000, 10_000, 100_000, 1_000_000];
 /// Numbers of limits a request.
 const CHARGES: [usize; 4] = [1, 2, 4, 8];
 
-/// Contenders that are measured in turn, round by round; the first is what the others are compared with.
+/// Contenders that are measured in turn, round by round.
 #[derive(Debug, Clone)]
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
@@ -24,6 +24,24 @@ pub(crate) struct Scenario {
     pub(crate) denies: bool,
     /// Whether it shows how the cost grows, in fewer rounds.
     pub(crate) is_sweep: bool,
+}
+
+impl Scenario {
+    /// What a subject is compared with: itself with the fewest keys where those are varied, else whoever stands first with
+    /// as many instances.
+    pub(crate) fn base(&self, i: usize) -> usize {
+        let subject = &self.subjects[i];
+        let is_base = |base: &Subject| {
+            base.instances == subject.instances
+                && (subject.store.is_none() || base.contender == subject.contender)
+        };
+        self.subjects.iter().position(is_base).unwrap_or(i)
+    }
+
+    /// Those that are compared with another.
+    pub(crate) fn compared(&self) -> impl Iterator<Item = usize> {
+        (0..self.subjects.len()).filter(|&i| self.base(i) != i)
+    }
 }
 
 /// Every scenario, with the peers that were found.
