@@ -56,6 +56,16 @@ fn charge(capacity: u64) -> Charge {
     Charge::new(key, limit(capacity), Cost::MIN).unwrap()
 }
 
+/// Of one client, under four rules.
+fn four_charges() -> [Charge; 4] {
+    let identity = Identity::new().with_ip([192, 0, 2, 1].into(), 64);
+    ["a", "b", "c", "d"].map(|name| {
+        let rule = RuleName::new(name).unwrap();
+        let key = Key::new("t:", &TokenBucket, &rule, &identity);
+        Charge::new(key, limit(1_000_000), Cost::MIN).unwrap()
+    })
+}
+
 /// What a future that never waits resolves to.
 fn now<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
@@ -99,6 +109,16 @@ fn a_decision_in_memory_allocates_nothing() {
     assert_eq!(
         each(|| assert!(now(memory.decide(&charges)).unwrap().admitted)),
         0
+    );
+}
+
+/// Where the decisions stand.
+#[test]
+fn a_decision_of_four_charges_in_memory_allocates_once() {
+    let (memory, charges) = (memory(), four_charges());
+    assert_eq!(
+        each(|| assert!(now(memory.decide(&charges)).unwrap().admitted)),
+        1
     );
 }
 
@@ -221,6 +241,13 @@ impl OnRedis {
 fn a_decision_of_lua_alone_in_its_call_allocates_seventeen_times() {
     let charges = [charge(1_000_000)];
     assert_eq!(OnRedis::start().allocations(&charges, true), [17, 17]);
+}
+
+/// And where the four charges, what is told of them, and the decisions stand.
+#[test]
+fn a_decision_of_lua_for_four_charges_allocates_twenty_times() {
+    let charges = four_charges();
+    assert_eq!(OnRedis::start().allocations(&charges, true), [20, 20]);
 }
 
 #[test]

@@ -7,15 +7,18 @@ use smallvec::{SmallVec, smallvec};
 use super::{Kept, Notice, Refused, Remembered, Standing, Step, Taken};
 use crate::domain::{Charge, Cost, Decision, Outcome, Source, Verdict};
 
+/// Charges that are judged on the stack; more are rare.
+const FEW: usize = 4;
+
 /// What a request is told and what it changes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Judgement {
     /// The answer.
     pub verdict: Verdict,
     /// What to remember, in the order of the charges; empty when the request is denied.
-    pub writes: SmallVec<[Write; 1]>,
+    pub writes: SmallVec<[Write; FEW]>,
     /// What an operator should hear of once.
-    pub notices: SmallVec<[Notice; 1]>,
+    pub notices: SmallVec<[Notice; FEW]>,
 }
 
 /// A record to remember.
@@ -47,7 +50,7 @@ pub fn judge(
     remembered: impl Fn(usize) -> Remembered,
     now_us: u64,
 ) -> Judgement {
-    let steps: SmallVec<[Step; 1]> = charges
+    let steps: SmallVec<[Step; FEW]> = charges
         .iter()
         .enumerate()
         .map(|(i, charge)| step(charge, intent, &remembered(i), now_us))

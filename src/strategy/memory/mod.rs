@@ -29,6 +29,8 @@ use overflow::Overflow;
 use shard::{Seat, Shard};
 use tag::{Tag, Tagger};
 
+/// Charges for which a request allocates nothing here; more are rare.
+const FEW: usize = 4;
 /// Fewest records to a shard; below twice that there is one shard only.
 const SHARD_RECORDS: usize = 4096;
 /// Most shards.
@@ -154,7 +156,7 @@ impl Memory {
     }
 
     fn ask_several(&self, charges: &[Charge], intent: Intent) -> Result<Verdict, Fault> {
-        let places: SmallVec<[Place; 1]> = charges
+        let places: SmallVec<[Place; FEW]> = charges
             .iter()
             .map(|charge| self.place(charge.key()))
             .collect();
@@ -167,7 +169,7 @@ impl Memory {
             .then(|| self.overflow(charges, &seats))
             .transpose()?;
 
-        let remembered: SmallVec<[Remembered; 1]> = (0..charges.len())
+        let remembered: SmallVec<[Remembered; FEW]> = (0..charges.len())
             .map(|i| match (seats[i], &overflow) {
                 (Seat::Overflow, Some(overflow)) => overflow.get(charges[i].limit(), now_us),
                 (seat, _) => held.shard(places[i]).get(seat, now_us),
@@ -220,7 +222,7 @@ impl Memory {
                 "the table of keys is full: unknown clients share one overflow bucket; raise LIMITER_MAX_KEYS"
             );
         }
-        let mut limits: SmallVec<[Limit; 1]> = SmallVec::new();
+        let mut limits: SmallVec<[Limit; FEW]> = SmallVec::new();
         for (charge, _) in charges
             .iter()
             .zip(seats)
@@ -245,7 +247,7 @@ impl Strategy for Memory {
     }
 
     fn give_back(&self, receipts: Vec<Receipt>) -> Deciding<'_, ()> {
-        let places: SmallVec<[Place; 1]> = receipts
+        let places: SmallVec<[Place; FEW]> = receipts
             .iter()
             .map(|receipt| self.place(&receipt.key))
             .collect();
@@ -265,13 +267,13 @@ impl Strategy for Memory {
 
 /// Some shards, locked in ascending order and found again by their number.
 struct Held<'a> {
-    numbers: SmallVec<[usize; 1]>,
-    guards: SmallVec<[MutexGuard<'a, Shard>; 1]>,
+    numbers: SmallVec<[usize; FEW]>,
+    guards: SmallVec<[MutexGuard<'a, Shard>; FEW]>,
 }
 
 impl<'a> Held<'a> {
     fn of(shards: &'a [Part], places: &[Place]) -> Self {
-        let mut numbers: SmallVec<[usize; 1]> = places.iter().map(|place| place.shard).collect();
+        let mut numbers: SmallVec<[usize; FEW]> = places.iter().map(|place| place.shard).collect();
         numbers.sort_unstable();
         numbers.dedup();
         let guards = numbers
@@ -290,7 +292,7 @@ impl<'a> Held<'a> {
     }
 
     /// Where each is counted.
-    fn seats(&mut self, places: &[Place], now_us: u64) -> SmallVec<[Seat; 1]> {
+    fn seats(&mut self, places: &[Place], now_us: u64) -> SmallVec<[Seat; FEW]> {
         if let &[place] = places {
             return smallvec![self.shard(place).seat(place.tag, now_us)];
         }

@@ -56,7 +56,7 @@ pub(super) fn read(
             Some([Value::BulkString(error), ..]) => Err(classify_text(error)),
             _ => Ok(Told {
                 now_us,
-                numbers: own.iter().map(numbers_of).collect::<Option<_>>()?,
+                numbers: all_numbers_of(own)?,
             }),
         });
     }
@@ -64,6 +64,15 @@ pub(super) fn read(
     charges
         .is_empty()
         .then(|| (told, notices.filter_map(Notice::from_number).collect()))
+}
+
+/// Room for all of them is made at once, which collecting what may fail does not.
+fn all_numbers_of(charges: &[[Value; NUMBERS]]) -> Option<SmallVec<[[u64; NUMBERS]; 1]>> {
+    let mut numbers = SmallVec::with_capacity(charges.len());
+    for values in charges {
+        numbers.push(numbers_of(values)?);
+    }
+    Some(numbers)
 }
 
 fn numbers_of(values: &[Value; NUMBERS]) -> Option<[u64; NUMBERS]> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::batch::MOST_KEYS;
 use super::connection::Link;
 use super::lane::Lane;
 use super::question::{NUMBERS, Question, Told};
@@ -93,8 +94,17 @@ impl Strategy for Lua {
         if receipts.is_empty() {
             return Deciding::ready(Ok(()));
         }
-        let asked = self.lane.ask(Question::giving_back(receipts));
-        Deciding::waiting(async move { asked.await.map(|_| ()) })
+        Deciding::waiting(async move {
+            let mut rest = receipts.into_iter();
+            let mut done = Ok(());
+            // As many at a time as a call may have keys, whatever became of those before.
+            while !rest.as_slice().is_empty() {
+                let some = rest.by_ref().take(MOST_KEYS).collect();
+                let given = self.lane.ask(Question::giving_back(some)).await;
+                done = done.and(given.map(|_| ()));
+            }
+            done
+        })
     }
 
     fn reset<'a>(&'a self, key: &'a Key) -> Deciding<'a, ()> {

@@ -76,7 +76,6 @@ impl Queue {
             if is_here {
                 keys += next.question.len();
                 let is_full = keys > MOST_KEYS || boarded.len() == MOST_REQUESTS;
-                // One that has more keys than that by itself leaves alone.
                 if is_full && !boarded.is_empty() {
                     break;
                 }
