@@ -5,10 +5,7 @@ use std::time::Duration;
 use smallvec::{SmallVec, smallvec};
 
 use super::{Kept, Notice, Refused, Remembered, Standing, Step, Taken};
-use crate::domain::{Charge, Cost, Decision, Outcome, Source, Verdict};
-
-/// Charges that are judged on the stack; more are rare.
-const FEW: usize = 4;
+use crate::domain::{Charge, Cost, Decision, FEW_CHARGES, Outcome, Source, Verdict};
 
 /// What a request is told and what it changes.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,9 +13,9 @@ pub struct Judgement {
     /// The answer.
     pub verdict: Verdict,
     /// What to remember, in the order of the charges; empty when the request is denied.
-    pub writes: SmallVec<[Write; FEW]>,
+    pub writes: SmallVec<[Write; FEW_CHARGES]>,
     /// What an operator should hear of once.
-    pub notices: SmallVec<[Notice; FEW]>,
+    pub notices: SmallVec<[Notice; FEW_CHARGES]>,
 }
 
 /// A record to remember.
@@ -50,7 +47,7 @@ pub fn judge(
     remembered: impl Fn(usize) -> Remembered,
     now_us: u64,
 ) -> Judgement {
-    let steps: SmallVec<[Step; FEW]> = charges
+    let steps: SmallVec<[Step; FEW_CHARGES]> = charges
         .iter()
         .enumerate()
         .map(|(i, charge)| step(charge, intent, &remembered(i), now_us))

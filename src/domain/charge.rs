@@ -5,6 +5,9 @@ use std::num::NonZeroU64;
 use crate::algorithm::Algorithm;
 use crate::domain::{Key, OnStoreError, Quota};
 
+/// Charges of one request that are worked on without a heap; more are rare.
+pub const FEW_CHARGES: usize = 4;
+
 /// Tokens that one request takes: 1 or more.
 pub type Cost = NonZeroU64;
 

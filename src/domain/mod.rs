@@ -9,7 +9,7 @@ mod on_store_error;
 mod quota;
 mod receipt;
 
-pub use charge::{Charge, Cost, CostAboveCapacity, Limit, Mode, Unmergeable};
+pub use charge::{Charge, Cost, CostAboveCapacity, FEW_CHARGES, Limit, Mode, Unmergeable};
 pub use clock::{Clock, ManualClock};
 pub use decision::{Decision, Outcome, Source, Verdict};
 pub use key::{Identity, Key, RuleName, RuleNameError};

@@ -50,8 +50,9 @@ pub trait Strategy: Send + Sync + fmt::Debug {
     /// [`peek`](Self::peek).
     fn ask<'a>(&'a self, charges: &'a [Charge], intent: Intent) -> Deciding<'a>;
 
-    /// Gives back what receipts say to the buckets and windows that were charged, all in one step: never above their
-    /// capacity, and never creating a record. What is forgotten already is given back by that. Several receipts of one key
+    /// Gives back what receipts say to the buckets and windows that were charged: never above their capacity, and never
+    /// creating a record. Those of one request go in one step; of more than 512 receipts `lua` gives back 512 at a time, and
+    /// whoever drops the future then may leave the rest. What is forgotten already is given back by that. Several receipts of one key
     /// are all given back.
     ///
     /// # Errors

@@ -184,6 +184,23 @@ async fn more_receipts_than_a_call_has_keys_are_given_back_in_two_calls() {
     }
 }
 
+/// That some could not be given back keeps no others from it.
+#[tokio::test]
+async fn a_call_of_receipts_that_fails_is_told_and_the_next_one_leaves() {
+    let redis = RedisServer::start();
+    let lua = warm(&redis, &redis.address()).await;
+    let charges: Vec<_> = (0..600).map(|i| one(&format!("key-{i}"), 9)).collect();
+    let mut receipts = Vec::new();
+    for some in charges.chunks(MAX_CHARGES) {
+        receipts.extend(lua.decide(some).await.unwrap().into_receipts(some));
+    }
+    redis.run::<()>(&["SET", charges[0].key().as_str(), "a string"]);
+    lua.give_back(receipts).await.unwrap_err();
+    let left = async |i: usize| lua.peek(&charges[i..=i]).await.unwrap().decisions[0].remaining;
+    assert_eq!((left(1).await, left(511).await), (8, 8));
+    assert_eq!((left(512).await, left(599).await), (9, 9));
+}
+
 #[tokio::test]
 async fn who_travels_together_is_admitted_or_denied_alone() {
     let redis = RedisServer::start();

@@ -23,14 +23,12 @@ use tracing::warn;
 
 use super::{Deciding, Fault, Strategy};
 use crate::algorithm::{Intent, Kept, Notice, Remembered, judge, judge_one};
-use crate::domain::{Charge, Clock, Cost, Key, Limit, Receipt, Verdict};
+use crate::domain::{Charge, Clock, Cost, FEW_CHARGES, Key, Limit, Receipt, Verdict};
 
 use overflow::Overflow;
 use shard::{Seat, Shard};
 use tag::{Tag, Tagger};
 
-/// Charges for which a request allocates nothing here; more are rare.
-const FEW: usize = 4;
 /// Fewest records to a shard; below twice that there is one shard only.
 const SHARD_RECORDS: usize = 4096;
 /// Most shards.
@@ -156,7 +154,7 @@ impl Memory {
     }
 
     fn ask_several(&self, charges: &[Charge], intent: Intent) -> Result<Verdict, Fault> {
-        let places: SmallVec<[Place; FEW]> = charges
+        let places: SmallVec<[Place; FEW_CHARGES]> = charges
             .iter()
             .map(|charge| self.place(charge.key()))
             .collect();
@@ -169,7 +167,7 @@ impl Memory {
             .then(|| self.overflow(charges, &seats))
             .transpose()?;
 
-        let remembered: SmallVec<[Remembered; FEW]> = (0..charges.len())
+        let remembered: SmallVec<[Remembered; FEW_CHARGES]> = (0..charges.len())
             .map(|i| match (seats[i], &overflow) {
                 (Seat::Overflow, Some(overflow)) => overflow.get(charges[i].limit(), now_us),
                 (seat, _) => held.shard(places[i]).get(seat, now_us),
@@ -222,7 +220,7 @@ impl Memory {
                 "the table of keys is full: unknown clients share one overflow bucket; raise LIMITER_MAX_KEYS"
             );
         }
-        let mut limits: SmallVec<[Limit; FEW]> = SmallVec::new();
+        let mut limits: SmallVec<[Limit; FEW_CHARGES]> = SmallVec::new();
         for (charge, _) in charges
             .iter()
             .zip(seats)
@@ -247,7 +245,7 @@ impl Strategy for Memory {
     }
 
     fn give_back(&self, receipts: Vec<Receipt>) -> Deciding<'_, ()> {
-        let places: SmallVec<[Place; FEW]> = receipts
+        let places: SmallVec<[Place; FEW_CHARGES]> = receipts
             .iter()
             .map(|receipt| self.place(&receipt.key))
             .collect();
@@ -267,13 +265,14 @@ impl Strategy for Memory {
 
 /// Some shards, locked in ascending order and found again by their number.
 struct Held<'a> {
-    numbers: SmallVec<[usize; FEW]>,
-    guards: SmallVec<[MutexGuard<'a, Shard>; FEW]>,
+    numbers: SmallVec<[usize; FEW_CHARGES]>,
+    guards: SmallVec<[MutexGuard<'a, Shard>; FEW_CHARGES]>,
 }
 
 impl<'a> Held<'a> {
     fn of(shards: &'a [Part], places: &[Place]) -> Self {
-        let mut numbers: SmallVec<[usize; FEW]> = places.iter().map(|place| place.shard).collect();
+        let mut numbers: SmallVec<[usize; FEW_CHARGES]> =
+            places.iter().map(|place| place.shard).collect();
         numbers.sort_unstable();
         numbers.dedup();
         let guards = numbers
@@ -292,7 +291,7 @@ impl<'a> Held<'a> {
     }
 
     /// Where each is counted.
-    fn seats(&mut self, places: &[Place], now_us: u64) -> SmallVec<[Seat; FEW]> {
+    fn seats(&mut self, places: &[Place], now_us: u64) -> SmallVec<[Seat; FEW_CHARGES]> {
         if let &[place] = places {
             return smallvec![self.shard(place).seat(place.tag, now_us)];
         }

@@ -97,7 +97,7 @@ impl Strategy for Lua {
         Deciding::waiting(async move {
             let mut rest = receipts.into_iter();
             let mut done = Ok(());
-            // As many at a time as a call may have keys, whatever became of those before.
+            // As many at a time as a call may have keys; that some could not be given back is no reason to keep the others.
             while !rest.as_slice().is_empty() {
                 let some = rest.by_ref().take(MOST_KEYS).collect();
                 let given = self.lane.ask(Question::giving_back(some)).await;
