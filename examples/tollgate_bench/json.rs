@@ -1,4 +1,4 @@
-//! A run as it was measured, round by round.
+//! A run as it was measured, turn by turn.
 
 use serde_json::{Value, json};
 
@@ -70,6 +70,7 @@ fn cell(cell: &Cell) -> Value {
 
 fn round(sample: &Sample) -> Value {
     json!({
+        "turn": sample.turn,
         "requests": sample.requests,
         "seconds": sample.seconds,
         "service_us": sample.service_us,

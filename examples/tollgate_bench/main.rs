@@ -145,7 +145,8 @@ async fn run(arguments: &ArgMatches) -> Result<()> {
         .flatten()
         .cloned()
         .collect();
-    if let Some(load) = page::load().first().filter(|load| **load > BUSY) {
+    let [load, ..] = page::load();
+    if load > BUSY {
         eprintln!("the load of this machine is {load:.2} already: the figures will be less sure");
     }
     let about = page::about();

@@ -24,7 +24,7 @@ const STRAY: u64 = 50;
 /// Where chance starts.
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// One subject in one round.
+/// One subject, measured once.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sample {
     /// How many were measured before it in the scenario.
