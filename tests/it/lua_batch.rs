@@ -233,28 +233,35 @@ fn call(
     call.invoke(connection).unwrap()
 }
 
-/// What the script told each request of `sizes` charges.
-fn told(numbers: &[Value], sizes: impl Iterator<Item = usize>) -> Vec<Told> {
-    let (mut charges, rest) = numbers.as_chunks::<4>();
-    assert!(rest.is_empty());
-    let number = |value: &Value| redis::from_redis_value_ref::<u64>(value).unwrap();
+/// What the script told each request of `sizes` charges: doubles in one string, then the errors.
+fn told(answers: &[Value], sizes: impl Iterator<Item = usize>) -> Vec<Told> {
+    let [Value::BulkString(numbers), failures @ ..] = answers else {
+        panic!("no answers in {answers:?}")
+    };
+    let numbers = numbers.as_chunks::<8>().0.as_chunks::<4>().0;
+    let number = |double: &[u8; 8]| format!("{}", f64::from_le_bytes(*double)).parse().unwrap();
+    let mut first = 0;
     let told = sizes
         .map(|size| {
-            let (own, others) = charges.split_at(size);
-            charges = others;
-            match &own[0][0] {
-                Value::BulkString(error) => {
+            let own = &numbers[first..first + size];
+            first += size;
+            let is_its = |failure: &&[Value; 2]| {
+                failure[0] == Value::Int((first - size + 1).try_into().unwrap())
+            };
+            match failures.as_chunks::<2>().0.iter().find(is_its) {
+                Some([_, Value::BulkString(error)]) => {
                     let error = String::from_utf8(error.clone()).unwrap();
                     Err(error.split(' ').next().unwrap().to_owned())
                 }
-                _ => Ok(own
+                Some(other) => panic!("no error: {other:?}"),
+                None => Ok(own
                     .iter()
                     .map(|charge| charge.each_ref().map(number))
                     .collect()),
             }
         })
         .collect();
-    assert!(charges.is_empty());
+    assert_eq!(numbers.len(), first);
     told
 }
 

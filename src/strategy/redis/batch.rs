@@ -42,23 +42,30 @@ pub(super) fn read(
     let Value::Array(values) = reply else {
         return None;
     };
-    let ([now, notices], numbers) = values.split_first_chunk()?;
+    let [now, notices, Value::BulkString(answers), failures @ ..] = values.as_slice() else {
+        return None;
+    };
     let (now_us, notices) = (number(now)?, number(notices)?);
-    let (mut charges, rest) = numbers.as_chunks::<NUMBERS>();
-    if !rest.is_empty() {
+    let (numbers, rest) = answers.as_chunks();
+    let (mut charges, others) = numbers.as_chunks::<NUMBERS>();
+    let (failures, odd) = failures.as_chunks();
+    if !rest.is_empty() || !others.is_empty() || !odd.is_empty() {
         return None;
     }
-    let mut told = Vec::with_capacity(questions.len());
+    let failures: SmallVec<[_; 1]> = failures.iter().map(failure).collect::<Option<_>>()?;
+    let (mut told, mut first) = (Vec::with_capacity(questions.len()), 1);
     for question in questions {
         let (own, others) = charges.split_at_checked(question.len())?;
-        charges = others;
-        told.push(match own.first() {
-            Some([Value::BulkString(error), ..]) => Err(classify_text(error)),
-            _ => Ok(Told {
+        let failed = failures.iter().find(|(charge, _)| *charge == first);
+        told.push(match failed {
+            Some((_, error)) => Err(classify_text(error)),
+            None => Ok(Told {
                 now_us,
                 numbers: all_numbers_of(own)?,
             }),
         });
+        first += question.len() as u64;
+        charges = others;
     }
     let notices = [1, 2].into_iter().filter(|bit| notices & bit != 0);
     charges
@@ -66,26 +73,125 @@ pub(super) fn read(
         .then(|| (told, notices.filter_map(Notice::from_number).collect()))
 }
 
+/// The first charge of a request that failed, counted from 1, and the error.
+fn failure([charge, error]: &[Value; 2]) -> Option<(u64, &[u8])> {
+    match error {
+        Value::BulkString(error) => Some((number(charge)?, error)),
+        _ => None,
+    }
+}
+
 /// Room for all of them is made at once, which collecting what may fail does not.
-fn all_numbers_of(charges: &[[Value; NUMBERS]]) -> Option<SmallVec<[[u64; NUMBERS]; 1]>> {
+fn all_numbers_of(charges: &[[[u8; 8]; NUMBERS]]) -> Option<SmallVec<[[u64; NUMBERS]; 1]>> {
     let mut numbers = SmallVec::with_capacity(charges.len());
-    for values in charges {
-        numbers.push(numbers_of(values)?);
+    for doubles in charges {
+        numbers.push(numbers_of(doubles)?);
     }
     Some(numbers)
 }
 
-fn numbers_of(values: &[Value; NUMBERS]) -> Option<[u64; NUMBERS]> {
+fn numbers_of(doubles: &[[u8; 8]; NUMBERS]) -> Option<[u64; NUMBERS]> {
     let mut numbers = [0; NUMBERS];
-    for (place, value) in numbers.iter_mut().zip(values) {
-        *place = number(value)?;
+    for (place, double) in numbers.iter_mut().zip(doubles) {
+        *place = integer(f64::from_le_bytes(*double))?;
     }
     Some(numbers)
+}
+
+/// A double that is an integer from 0 to 2^53.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "neither is cut off of such an integer"
+)]
+fn integer(double: f64) -> Option<u64> {
+    const EXACT: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
+    let is_integer = (0.0..=EXACT).contains(&double) && double.fract() == 0.0;
+    is_integer.then_some(double as u64)
 }
 
 fn number(value: &Value) -> Option<u64> {
     match value {
         Value::Int(number) => u64::try_from(*number).ok(),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::algorithm::{Intent, TokenBucket};
+    use crate::domain::{Charge, Cost, Identity, Key, Limit, Quota, RuleName};
+
+    fn question(charges: usize) -> Question {
+        let quota = Quota::new(9, 1, Duration::from_secs(1)).unwrap();
+        let algorithm = &TokenBucket;
+        let charge = |i: usize| {
+            let identity = Identity::new().with_part(i.to_string().as_bytes());
+            let key = Key::new("t:", algorithm, &RuleName::default_rule(), &identity);
+            Charge::new(key, Limit { algorithm, quota }, Cost::MIN).unwrap()
+        };
+        let charges: Vec<_> = (0..charges).map(charge).collect();
+        Question::asking(&charges, Intent::Charge)
+    }
+
+    fn packed(numbers: &[f64]) -> Value {
+        let bytes = numbers.iter().flat_map(|number| number.to_le_bytes());
+        Value::BulkString(bytes.collect())
+    }
+
+    fn error(text: &str) -> Value {
+        Value::BulkString(text.into())
+    }
+
+    #[test]
+    fn each_request_is_told_its_own_numbers_or_error() {
+        let questions = [question(1), question(2), question(1)];
+        let questions: Vec<_> = questions.iter().collect();
+        let numbers: Vec<f64> = (0..16).map(f64::from).collect();
+        let reply = [Value::Int(77), Value::Int(2), packed(&numbers)].into();
+        let (told, notices) = read(&Value::Array(reply), &questions).unwrap();
+        let numbers: Vec<_> = told
+            .into_iter()
+            .flat_map(|told| told.unwrap().numbers)
+            .collect();
+        assert_eq!(numbers[1..3], [[4, 5, 6, 7], [8, 9, 10, 11]]);
+        assert_eq!((numbers.len(), notices[0]), (4, Notice::ClockBehind));
+
+        let failures = [Value::Int(2), error("OOM no room")];
+        let start = [Value::Int(77), Value::Int(0), packed(&[0.0; 16])];
+        let reply = Value::Array(start.into_iter().chain(failures).collect());
+        let (told, _) = read(&reply, &questions).unwrap();
+        assert!(told[0].is_ok() && told[2].is_ok());
+        assert_eq!(told[1].as_ref().unwrap_err().kind(), "OOM");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_no_answer() {
+        let question = question(1);
+        let is_read = |values: &[Value]| read(&Value::Array(values.into()), &[&question]).is_some();
+        let (zero, good) = (Value::Int(0), packed(&[0.0, 1.0, 2.0, 3.0]));
+        assert!(is_read(&[zero.clone(), zero.clone(), good.clone()]));
+        assert!(!is_read(&[zero.clone(), zero.clone()]));
+        assert!(!is_read(&[zero.clone(), Value::Int(-1), good.clone()]));
+        for answers in [
+            packed(&[0.0, 1.0, 2.0]),
+            packed(&[0.0; 8]),
+            packed(&[0.0, 1.0, 2.0, 0.5]),
+            packed(&[0.0, 1.0, 2.0, -1.0]),
+            packed(&[0.0, 1.0, 2.0, f64::NAN]),
+            packed(&[0.0, 1.0, 2.0, 1e300]),
+            error("thirty-three bytes, not a multiple"),
+            zero.clone(),
+        ] {
+            assert!(!is_read(&[zero.clone(), zero.clone(), answers]));
+        }
+        for failure in [vec![zero.clone()], vec![zero.clone(), zero.clone()]] {
+            let start = [zero.clone(), zero.clone(), good.clone()];
+            let reply: Vec<_> = start.into_iter().chain(failure).collect();
+            assert!(!is_read(&reply));
+        }
     }
 }

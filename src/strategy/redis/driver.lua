@@ -5,8 +5,10 @@
 --           these charges: algorithm, 1 if enforced else 0, cost, capacity, gain, unit
 --           operation: 'charge', 'peek' (the same, nothing is written), 'debit' (each charge as far as its tokens go,
 --           whatever the others do) or 'give_back' (for each: algorithm, the time of the charge, tokens, and the quota)
--- returns   { now, notices, then for each charge: retry_after (0 when allowed), remaining, reset_after, next_after }
---           in microseconds and tokens; of a request that failed, the error stands in the place of its first number
+-- returns   { now, notices, answers, then for each request that failed: its first charge, counted from 1, and the error }
+--           answers are for each charge retry_after (0 when allowed), remaining, reset_after and next_after, in
+--           microseconds and tokens: all of them in one string, as doubles of 8 bytes, the lowest byte first, which Redis
+--           writes and clients read much faster than so many integers
 --
 -- Every call is protected, so that a failure is its own request's alone, and all reads of a request precede its writes. A
 -- record that several requests of a group change is read once and written once. An error that was met after something of
@@ -16,21 +18,22 @@ local EXPIRY_MARGIN = 1000                       -- milliseconds that a record o
 local MORE_THAN_ANY = EXACT                      -- a cost that no bucket holds: its step tells how the bucket stands
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
-local reply, notices = { now, 0 }, {}
+-- The numbers of the answers; the errors by charge.
+local answers, errors, notices = {}, {}, {}
 
 local function failed(answer)
   return type(answer) == 'table' and answer.err
 end
 
 local function tell(charge, retry_after, remaining, reset_after, next_after)
-  local r = 4 * charge - 1
-  reply[r], reply[r + 1], reply[r + 2], reply[r + 3] = retry_after, remaining, reset_after, next_after
+  local n = 4 * charge
+  answers[n - 3], answers[n - 2], answers[n - 1], answers[n] = retry_after, remaining, reset_after, next_after
 end
 
 -- Tells a request, of the charges first to last, that it failed.
 local function fail(first, last, err)
   for i = first, last do tell(i, 0, 0, 0, 0) end
-  reply[4 * first - 1] = err
+  errors[first] = err
 end
 
 -- Writes a record, which was read as `read`, and its expiry; nil, or the error and whether something was written before.
@@ -72,7 +75,7 @@ local function charge_each(first, last, algorithm, cost, capacity, gain, unit)
       for j = from, refused and i - 1 or 0 do
         if not is_changed then
           fail(j, j, refused)
-        elseif reply[4 * j - 1] == 0 then
+        elseif answers[4 * j - 3] == 0 then
           fail(j, j, partly(refused))
         end
       end
@@ -232,5 +235,12 @@ while a <= #ARGV do
   end
   a, before = a + 6 * count, before + requests * count
 end
-reply[2] = (notices[FOREIGN_RECORD] and 1 or 0) + (notices[CLOCK_BEHIND] and 2 or 0)
+local reply = {
+  now,
+  (notices[FOREIGN_RECORD] and 1 or 0) + (notices[CLOCK_BEHIND] and 2 or 0),
+  struct.pack('<' .. string.rep('d', #answers), unpack(answers)),
+}
+for first, err in pairs(errors) do
+  reply[#reply + 1], reply[#reply + 2] = first, err
+end
 return reply
