@@ -175,16 +175,16 @@ fn reading_the_rules_allocates_three_times() {
     assert_eq!(each(|| drop(limiter.read(&call))), 3);
 }
 
-/// These three, the future, the values of the headers and what shares them, the map of the headers.
+/// These three, the values of the headers and what shares them, and both halves of the map of the headers.
 #[test]
-fn an_admitted_request_allocates_eight_times() {
-    assert_eq!(through_the_layer(1_000), 8);
+fn an_admitted_request_allocates_seven_times() {
+    assert_eq!(through_the_layer(1_000), 7);
 }
 
 /// And the sentence in the body, which grows once, the body, and what holds it.
 #[test]
-fn a_denied_request_allocates_twelve_times() {
-    assert_eq!(through_the_layer(1), 12);
+fn a_denied_request_allocates_eleven_times() {
+    assert_eq!(through_the_layer(1), 11);
 }
 
 /// `lua` on Redis with all that the factory puts around it, but without heartbeats, which allocate as well; and what is to
@@ -238,16 +238,16 @@ impl OnRedis {
 
 /// What is boxed of the strategies that wait for each other, the task that carries the call, the command and the reply.
 #[test]
-fn a_decision_of_lua_alone_in_its_call_allocates_seventeen_times() {
+fn a_decision_of_lua_alone_in_its_call_allocates_eighteen_times() {
     let charges = [charge(1_000_000)];
-    assert_eq!(OnRedis::start().allocations(&charges, true), [17, 17]);
+    assert_eq!(OnRedis::start().allocations(&charges, true), [18, 18]);
 }
 
 /// And where the four charges, what is told of them, and the decisions stand.
 #[test]
-fn a_decision_of_lua_for_four_charges_allocates_twenty_times() {
+fn a_decision_of_lua_for_four_charges_allocates_twenty_one_times() {
     let charges = four_charges();
-    assert_eq!(OnRedis::start().allocations(&charges, true), [20, 20]);
+    assert_eq!(OnRedis::start().allocations(&charges, true), [21, 21]);
 }
 
 #[test]

@@ -32,10 +32,16 @@ impl ClientIp {
 
     /// The client's address, IPv4-mapped IPv6 as IPv4.
     pub fn of(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        let peer = peer.to_canonical();
-        if !self.trusted.contains(peer) {
-            return peer;
+        if self.trusts(peer) {
+            self.told_by(peer, headers)
+        } else {
+            peer.to_canonical()
         }
+    }
+
+    /// What a peer that is believed says of the client.
+    pub(super) fn told_by(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let peer = peer.to_canonical();
         let mut client = peer;
         for line in headers.get_all(X_FORWARDED_FOR).iter().rev() {
             let Ok(line) = line.to_str() else { return peer };

@@ -26,13 +26,13 @@ use smallvec::SmallVec;
 use crate::domain::Source;
 use crate::limiter::{Answer, Ruled};
 
-const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
-const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
-const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
-const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-const SOURCE: HeaderName = HeaderName::from_static("x-ratelimit-source");
-const STATE: HeaderName = HeaderName::from_static("ratelimit");
-const SHADOW: HeaderName = HeaderName::from_static("x-ratelimit-shadow");
+static LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+static REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+static RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+static POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+static SOURCE: HeaderName = HeaderName::from_static("x-ratelimit-source");
+static STATE: HeaderName = HeaderName::from_static("ratelimit");
+static SHADOW: HeaderName = HeaderName::from_static("x-ratelimit-shadow");
 
 /// The largest integer that a structured field can carry (RFC 9651, section 3.3.1); a larger bucket is told as this.
 const LARGEST_INTEGER: u64 = 999_999_999_999_999;
@@ -85,64 +85,66 @@ impl FromStr for HeaderStyle {
 /// Sets the headers of an answer, replacing any of the same name. `later` is added to how long a denied client is told
 /// to wait. For who asks a [`Limiter`](crate::limiter::Limiter) without the layer.
 pub fn set(headers: &mut HeaderMap, answer: &Answer, style: HeaderStyle, later: Duration) {
-    let mut limits: SmallVec<[Ruled<'_>; 1]> = answer
-        .enforced()
-        .filter(|ruled| ruled.decision.source != Source::Nobody)
-        .collect();
-    // The sort is stable: what binds equally stays in the order of the rules.
-    limits.sort_by_key(|ruled| binding(ruled));
-    let mut values = Values::with_room_for(limits.len());
-    if let Some(first) = limits.first() {
-        if style.legacy {
-            let reset = whole_seconds(first.decision.reset_after);
-            values.number(LIMIT, first.decision.limit);
-            values.number(REMAINING, first.decision.remaining);
-            values.number(RESET, reset);
-        }
-        if style.draft {
-            values.list(STATE, &limits, state);
-            values.list(POLICY, &limits, policy);
-        }
-        if let Some(wait) = first.decision.retry_after() {
-            values.number(RETRY_AFTER, whole_seconds(wait + later).max(1));
-        }
-    }
-    if style.shadow {
-        let denials: SmallVec<[Ruled<'_>; 1]> = answer.shadow_denials().collect();
-        if !denials.is_empty() {
-            values.list(SHADOW, &denials, state);
-        }
-    }
-    values.set(headers);
-    let is_local = |ruled: &Ruled<'_>| ruled.decision.source == Source::Local;
-    if (style.draft || style.legacy) && limits.iter().any(is_local) {
-        headers.insert(SOURCE, HeaderValue::from_static(Source::Local.name()));
-    }
+    Values::of(answer, style, later).set(headers);
 }
 
 /// Values of headers, written one after the other into one piece of memory.
-struct Values {
+pub(super) struct Values {
     text: BytesMut,
     /// Each with where its value ends.
-    names: SmallVec<[(HeaderName, usize); 6]>,
+    names: SmallVec<[(&'static HeaderName, usize); 6]>,
 }
 
 impl Values {
-    fn with_room_for(limits: usize) -> Self {
-        Self {
-            text: BytesMut::with_capacity(64 + 96 * limits),
+    /// What an answer tells.
+    pub(super) fn of(answer: &Answer, style: HeaderStyle, later: Duration) -> Self {
+        let mut limits: SmallVec<[Ruled<'_>; 1]> = answer
+            .enforced()
+            .filter(|ruled| ruled.decision.source != Source::Nobody)
+            .collect();
+        // The sort is stable: what binds equally stays in the order of the rules.
+        limits.sort_by_key(|ruled| binding(ruled));
+        let mut values = Self {
+            text: BytesMut::with_capacity(160 * limits.len()),
             names: SmallVec::new(),
+        };
+        if let Some(first) = limits.first() {
+            if style.legacy {
+                let reset = whole_seconds(first.decision.reset_after);
+                values.number(&LIMIT, first.decision.limit);
+                values.number(&REMAINING, first.decision.remaining);
+                values.number(&RESET, reset);
+            }
+            if style.draft {
+                values.list(&STATE, &limits, state);
+                values.list(&POLICY, &limits, policy);
+            }
+            if let Some(wait) = first.decision.retry_after() {
+                values.number(&RETRY_AFTER, whole_seconds(wait + later).max(1));
+            }
         }
+        if style.shadow {
+            let denials: SmallVec<[Ruled<'_>; 1]> = answer.shadow_denials().collect();
+            if !denials.is_empty() {
+                values.list(&SHADOW, &denials, state);
+            }
+        }
+        let is_local = |ruled: &Ruled<'_>| ruled.decision.source == Source::Local;
+        if (style.draft || style.legacy) && limits.iter().any(is_local) {
+            values.text.put_slice(Source::Local.name().as_bytes());
+            values.end(&SOURCE);
+        }
+        values
     }
 
-    fn number(&mut self, name: HeaderName, number: u64) {
+    fn number(&mut self, name: &'static HeaderName, number: u64) {
         push_number(&mut self.text, number);
-        self.names.push((name, self.text.len()));
+        self.end(name);
     }
 
     fn list(
         &mut self,
-        name: HeaderName,
+        name: &'static HeaderName,
         limits: &[Ruled<'_>],
         write: impl Fn(&mut BytesMut, &Ruled<'_>),
     ) {
@@ -152,10 +154,16 @@ impl Values {
             }
             write(&mut self.text, ruled);
         }
+        self.end(name);
+    }
+
+    /// The value of that name is what was written since the last one ended.
+    fn end(&mut self, name: &'static HeaderName) {
         self.names.push((name, self.text.len()));
     }
 
-    fn set(self, headers: &mut HeaderMap) {
+    /// Sets them, replacing any of the same name.
+    pub(super) fn set(self, headers: &mut HeaderMap) {
         headers.reserve(self.names.len());
         let text = self.text.freeze();
         let mut start = 0;

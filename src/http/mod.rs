@@ -15,4 +15,4 @@ pub use headers::{HeaderStyle, set as set_headers};
 pub use layer::RateLimitLayer;
 pub use reply::Problem;
 pub use retry_after::RetryAfter;
-pub use service::RateLimit;
+pub use service::{RateLimit, ResponseFuture};

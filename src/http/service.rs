@@ -1,5 +1,6 @@
 //! The service that asks before it lets a request through.
 
+use std::fmt;
 use std::mem;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -13,9 +14,11 @@ use axum::http::header::HOST;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Request};
 use axum::response::{IntoResponse, Response};
+use pin_project_lite::pin_project;
 use tower::Service;
 use tracing::error;
 
+use super::headers::Values;
 use super::retry_after::Jitter;
 use super::{ClientIp, HeaderStyle, RateLimitLayer, RetryAfter, headers, reply};
 use crate::limiter::{Answer, Call, Fields, Limiter, Reading, Ruling};
@@ -61,30 +64,36 @@ impl Gate {
         let ConnectInfo(peer) = request.extensions().get::<ConnectInfo<SocketAddr>>()?;
         let (uri, headers) = (request.uri(), request.headers());
         let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+        let peer = peer.ip();
+        let from_trusted_proxy = self.clients.trusts(peer);
+        let client = if from_trusted_proxy {
+            self.clients.told_by(peer, headers)
+        } else {
+            peer.to_canonical()
+        };
         Some(self.limiter.read(&Call {
-            client: self.clients.of(peer.ip(), headers),
+            client,
             method: request.method().as_str(),
             path: uri.path(),
             query: uri.query(),
             host: uri.authority().map(Authority::as_str).or(host),
             fields: headers,
-            from_trusted_proxy: self.clients.trusts(peer.ip()),
+            from_trusted_proxy,
         }))
     }
 
-    /// Whether the request may pass, and what its response tells of the limits; else what it is answered.
-    async fn admit(&self, reading: Option<Reading>) -> Result<Answer, Response> {
-        let Some(reading) = reading else {
-            return Err(self.no_peer());
-        };
-        let answer = self.limiter.decide(reading).await;
+    /// What the response of a request that may pass tells of the limits; else what it is answered.
+    #[expect(clippy::result_large_err, reason = "what is not an error is larger")]
+    fn admit(&self, answer: &Answer) -> Result<Values, Response> {
         Err(match &answer.ruling {
-            Ruling::Decided(verdict) if verdict.admitted => return Ok(answer),
-            Ruling::Unlimited => return Ok(answer),
+            Ruling::Decided(verdict) if verdict.admitted => {
+                return Ok(Values::of(answer, self.style, Duration::ZERO));
+            }
+            Ruling::Unlimited => return Ok(Values::of(answer, self.style, Duration::ZERO)),
             Ruling::Decided(_) => {
                 let later = self.jitter.next();
-                let mut response = reply::denied(&answer, later);
-                headers::set(response.headers_mut(), &answer, self.style, later);
+                let mut response = reply::denied(answer, later);
+                headers::set(response.headers_mut(), answer, self.style, later);
                 response
             }
             Ruling::Inadmissible { rule, error } => reply::inadmissible(answer.rule(*rule), *error),
@@ -122,26 +131,111 @@ where
 {
     type Response = Response;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, S::Error>> + Send>>;
+    type Future = ResponseFuture<S::Future, S::Error>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        let Some(reading) = self.gate.read(&request) else {
+            return ResponseFuture::refused(self.gate.no_peer());
+        };
+        let reading = match self.gate.limiter.decide_at_once(reading) {
+            Ok(answer) => {
+                return match self.gate.admit(&answer) {
+                    Ok(values) => ResponseFuture::admitted(self.inner.call(request), values),
+                    Err(refusal) => ResponseFuture::refused(refusal),
+                };
+            }
+            Err(reading) => reading,
+        };
         // The service that was polled ready is the one to call; its fresh clone waits for the next request.
         let fresh = self.inner.clone();
         let mut ready = mem::replace(&mut self.inner, fresh);
         let gate = self.gate.clone();
-        let reading = gate.read(&request);
-        Box::pin(async move {
-            let answer = match gate.admit(reading).await {
-                Ok(answer) => answer,
+        ResponseFuture::waiting(async move {
+            let answer = gate.limiter.decide_later(reading).await;
+            let values = match gate.admit(&answer) {
+                Ok(values) => values,
                 Err(refusal) => return Ok(refusal),
             };
+            drop(answer);
             let mut response = ready.call(request).await?.into_response();
-            headers::set(response.headers_mut(), &answer, gate.style, Duration::ZERO);
+            values.set(response.headers_mut());
             Ok(response)
         })
+    }
+}
+
+pin_project! {
+    /// A response on its way.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<F, E> {
+        #[pin]
+        way: Way<F, E>,
+    }
+}
+
+pin_project! {
+    #[project = Step]
+    enum Way<F, E> {
+        /// Answered without the service.
+        Refused { response: Option<Response> },
+        /// Decided at once; the service answers.
+        Admitted { #[pin] response: F, values: Option<Values> },
+        /// The store is asked first.
+        Waiting { response: Pin<Box<dyn Future<Output = Result<Response, E>> + Send>> },
+    }
+}
+
+impl<F, E> ResponseFuture<F, E> {
+    fn refused(response: Response) -> Self {
+        let response = Some(response);
+        Self {
+            way: Way::Refused { response },
+        }
+    }
+
+    fn admitted(response: F, values: Values) -> Self {
+        let values = Some(values);
+        Self {
+            way: Way::Admitted { response, values },
+        }
+    }
+
+    fn waiting(response: impl Future<Output = Result<Response, E>> + Send + 'static) -> Self {
+        let response = Box::pin(response);
+        Self {
+            way: Way::Waiting { response },
+        }
+    }
+}
+
+impl<F, R, E> Future for ResponseFuture<F, E>
+where
+    F: Future<Output = Result<R, E>>,
+    R: IntoResponse,
+{
+    type Output = Result<Response, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        const POLLED_AGAIN: &str = "not polled after it resolved";
+        match self.project().way.project() {
+            Step::Refused { response } => Poll::Ready(Ok(response.take().expect(POLLED_AGAIN))),
+            Step::Admitted { response, values } => response.poll(cx).map_ok(|response| {
+                let mut response = response.into_response();
+                let values = values.take().expect(POLLED_AGAIN);
+                values.set(response.headers_mut());
+                response
+            }),
+            Step::Waiting { response } => response.as_mut().poll(cx),
+        }
+    }
+}
+
+impl<F, E> fmt::Debug for ResponseFuture<F, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
 }

@@ -2,7 +2,7 @@
 
 use super::key_part::Part;
 use super::rule::{Limiting, Rule};
-use super::rule_set::Reading;
+use super::rule_set::{Found, Reading};
 use crate::domain::{Charge, CostAboveCapacity, Decision, Verdict};
 
 /// What a request is told, and by which rules.
@@ -90,12 +90,8 @@ impl Answer {
             Ruling::Decided(verdict) => verdict.decisions.as_slice(),
             _ => &[],
         };
-        let Reading {
-            set,
-            charges,
-            rules,
-            ..
-        } = &self.reading;
+        let Reading { set, found } = &self.reading;
+        let Found { rules, charges, .. } = found;
         let asked = rules.iter().zip(charges).zip(decisions);
         asked.map(|((&i, charge), decision)| Ruled {
             rule: &set.rules()[i],
@@ -106,7 +102,7 @@ impl Answer {
 
     /// The same, each with the place of its rule.
     pub fn by_place(&self) -> impl Iterator<Item = (usize, Ruled<'_>)> {
-        self.reading.rules.iter().copied().zip(self.all())
+        self.reading.found.rules.iter().copied().zip(self.all())
     }
 
     /// What each enforced rule said that was asked, in their order.

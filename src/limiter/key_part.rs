@@ -91,7 +91,7 @@ impl Part {
             Self::Query(name) => call.query_value(name),
             Self::Path => Some(Cow::Borrowed(facts.path.as_bytes())),
             Self::Method => Some(Cow::Borrowed(call.method.as_bytes())),
-            Self::Host => facts.host.as_deref().map(str::as_bytes).map(Cow::Borrowed),
+            Self::Host => facts.host().map(str::as_bytes).map(Cow::Borrowed),
             Self::Constant(text) => Some(Cow::Borrowed(text.as_bytes())),
         };
         match value {

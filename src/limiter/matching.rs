@@ -1,6 +1,7 @@
 //! Which requests a rule is for.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::fmt;
 
 use super::call::Call;
@@ -13,7 +14,7 @@ use crate::domain::{Identity, Networks};
 pub(super) struct Facts<'a> {
     pub(super) call: Call<'a>,
     pub(super) path: Cow<'a, str>,
-    pub(super) host: Option<Cow<'a, str>>,
+    host: OnceCell<Option<Cow<'a, str>>>,
     pub(super) is_preflight: bool,
 }
 
@@ -21,10 +22,16 @@ impl<'a> Facts<'a> {
     pub(super) fn of(call: Call<'a>) -> Self {
         Self {
             path: call.normal_path(),
-            host: call.normal_host(),
+            host: OnceCell::new(),
             is_preflight: call.is_preflight(),
             call,
         }
+    }
+
+    /// The host; few rules ask for it.
+    pub(super) fn host(&self) -> Option<&str> {
+        let host = self.host.get_or_init(|| self.call.normal_host());
+        host.as_deref()
     }
 }
 
@@ -181,7 +188,7 @@ impl Conditions {
     }
 
     fn has_host(&self, facts: &Facts<'_>) -> bool {
-        let host = facts.host.as_deref().map(str::as_bytes);
+        let host = facts.host().map(str::as_bytes);
         host.is_some_and(|host| self.hosts.iter().any(|pattern| pattern.matches(host)))
     }
 }

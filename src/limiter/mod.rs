@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 use tracing::{debug, warn};
 
-use crate::domain::OnStoreError;
+use crate::domain::{OnStoreError, Verdict};
 use crate::strategy::{Fault, MAX_CHARGES, Scope, Strategy};
 
 pub use answer::{Answer, Ruled, Ruling};
@@ -102,7 +102,7 @@ impl Limiter {
 
     /// Reads the rules for a request: who is counted, by which limits.
     pub fn read(&self, call: &Call<'_>) -> Reading {
-        self.rules().read(call, &self.keys)
+        RuleSet::read(self.rules.load(), call, &self.keys)
     }
 
     /// What each rule in force is to a request, in their order.
@@ -121,21 +121,38 @@ impl Limiter {
     /// Charges what was read, all limits or none, and says whether the request may pass.
     ///
     /// Dropping the future early may or may not have charged the request.
-    pub async fn decide(&self, mut reading: Reading) -> Answer {
+    pub async fn decide(&self, reading: Reading) -> Answer {
+        match self.decide_at_once(reading) {
+            Ok(answer) => answer,
+            Err(reading) => self.decide_later(reading).await,
+        }
+    }
+
+    /// The same where nobody needs to be waited for, without a future.
+    ///
+    /// # Errors
+    ///
+    /// The reading where somebody needs to be: nothing was charged, and [`decide_later`](Self::decide_later) will know.
+    #[expect(clippy::result_large_err, reason = "what is not an error is larger")]
+    pub fn decide_at_once(&self, mut reading: Reading) -> Result<Answer, Reading> {
         if reading.is_cut_off() && !self.told_of_too_many.swap(true, Ordering::Relaxed) {
             let version = reading.set.version();
             warn!(%version, most = MAX_CHARGES, "more rules apply to a request than one may have: the first ones count; told once");
         }
-        let ruling = match reading.settled() {
-            Some(ruling) => ruling,
-            None => match self.strategy.decide(reading.charges()).await {
-                Ok(verdict) => Ruling::Decided(verdict),
-                Err(fault) => self.undecided(&reading, &fault),
-            },
-        };
-        let answer = Answer::new(reading, ruling);
-        answer.count();
-        answer
+        if let Some(ruling) = reading.settled() {
+            return Ok(Answer::new(reading, ruling));
+        }
+        match self.strategy.decide_at_once(reading.charges()) {
+            Some(decided) => Ok(self.answer(reading, decided)),
+            None => Err(reading),
+        }
+    }
+
+    /// [`decide`](Self::decide) for whom [`decide_at_once`](Self::decide_at_once) had no answer.
+    pub async fn decide_later(&self, reading: Reading) -> Answer {
+        let reading = reading.kept();
+        let decided = self.strategy.decide_later(reading.charges()).await;
+        self.answer(reading, decided)
     }
 
     /// Tells what [`decide`](Self::decide) would, and charges nothing.
@@ -149,6 +166,16 @@ impl Limiter {
             None => Ruling::Decided(self.strategy.peek(reading.charges()).await?),
         };
         Ok(Answer::new(reading, ruling))
+    }
+
+    fn answer(&self, reading: Reading, decided: Result<Verdict, Fault>) -> Answer {
+        let ruling = match decided {
+            Ok(verdict) => Ruling::Decided(verdict),
+            Err(fault) => self.undecided(&reading, &fault),
+        };
+        let answer = Answer::new(reading, ruling);
+        answer.count();
+        answer
     }
 
     /// The answer where even an instance of its own cannot decide.

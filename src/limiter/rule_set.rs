@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::Guard;
 use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 
@@ -80,7 +81,13 @@ pub(super) struct Keys {
 #[derive(Debug)]
 pub struct Reading {
     /// The rules that were read.
-    pub(super) set: Arc<RuleSet>,
+    pub(super) set: Guard<Arc<RuleSet>>,
+    pub(super) found: Found,
+}
+
+/// What of them applies.
+#[derive(Debug, Default)]
+pub(super) struct Found {
     /// What is to be charged.
     pub(super) charges: SmallVec<[Charge; 1]>,
     /// The rule of each charge, by its place.
@@ -148,32 +155,25 @@ impl RuleSet {
     }
 
     /// Reads the rules from top to bottom.
-    pub(super) fn read(self: Arc<Self>, call: &Call<'_>, keys: &Keys) -> Reading {
+    pub(super) fn read(set: Guard<Arc<Self>>, call: &Call<'_>, keys: &Keys) -> Reading {
         let facts = Facts::of(*call);
-        let mut reading = Reading {
-            charges: SmallVec::new(),
-            rules: SmallVec::new(),
-            refusal: None,
-            cut_off: false,
-            set: self,
-        };
-        let set = reading.set.clone();
+        let mut found = Found::default();
         for &i in set.index.candidates(&facts.path) {
             let rule = &set.rules[i];
             if rule.mode == RuleMode::Off || rule.mismatch(&facts).is_some() {
                 continue;
             }
             match &rule.effect {
-                Effect::Limit(limiting) => reading.charge(i, rule, limiting, &facts, keys),
+                Effect::Limit(limiting) => found.charge(&set, i, limiting, &facts, keys),
                 Effect::Deny if rule.mode == RuleMode::Shadow => set.counts[i].add(false),
-                Effect::Deny => reading.refuse(Ruling::Banned { rule: i }),
+                Effect::Deny => found.refuse(Ruling::Banned { rule: i }),
                 Effect::Exempt => {}
             }
             if rule.ends_the_reading() {
                 break;
             }
         }
-        reading
+        Reading { set, found }
     }
 
     /// What each rule is to a request, in their order: what [`read`](Self::read) acts on, told.
@@ -253,45 +253,56 @@ impl Limiting {
 impl Reading {
     /// What the request is charged, if it is admitted.
     pub fn charges(&self) -> &[Charge] {
-        &self.charges
+        &self.found.charges
     }
 
     /// What is to be charged, each with the place of its rule.
     pub fn asked(&self) -> impl Iterator<Item = (usize, &Charge)> {
-        self.rules.iter().copied().zip(&self.charges)
+        let Found { rules, charges, .. } = &self.found;
+        rules.iter().copied().zip(charges)
     }
 
     /// Whether the request is refused without asking the store.
     pub fn is_refused(&self) -> bool {
-        self.refusal.is_some()
+        self.found.refusal.is_some()
     }
 
     /// What can be said without asking the store.
     pub(super) fn settled(&mut self) -> Option<Ruling> {
-        let unlimited = self.charges.is_empty().then_some(Ruling::Unlimited);
-        self.refusal.take().or(unlimited)
+        let unlimited = self.charges().is_empty().then_some(Ruling::Unlimited);
+        self.found.refusal.take().or(unlimited)
     }
 
     /// Whether more rules apply than a request can have charges: the first ones count.
     pub(super) fn is_cut_off(&self) -> bool {
-        self.cut_off
+        self.found.cut_off
     }
 
+    /// The same, to be kept for long: each thread has a few places only in which rules can be read without counting
+    /// who does.
+    pub(super) fn kept(mut self) -> Self {
+        self.set = Guard::from_inner(Guard::into_inner(self.set));
+        self
+    }
+}
+
+impl Found {
     fn charge(
         &mut self,
+        set: &RuleSet,
         i: usize,
-        rule: &Rule,
         limiting: &Limiting,
         facts: &Facts<'_>,
         keys: &Keys,
     ) {
+        let rule = &set.rules[i];
         let enforced = rule.mode == RuleMode::Enforce;
         let who = match limiting.identity(facts, keys) {
             Who::Known(who) => who,
             Who::Refuse(part) if enforced => {
                 return self.refuse(Ruling::KeyAbsent { rule: i, part });
             }
-            Who::Refuse(_) => return self.set.counts[i].add(false),
+            Who::Refuse(_) => return set.counts[i].add(false),
             Who::Skip(_) => return,
         };
         let limit = limiting
@@ -305,7 +316,7 @@ impl Reading {
                 self.add(i, if enforced { charge } else { charge.observed() });
             }
             Err(error) if enforced => self.refuse(Ruling::Inadmissible { rule: i, error }),
-            Err(_) => self.set.counts[i].add(false),
+            Err(_) => set.counts[i].add(false),
         }
     }
 

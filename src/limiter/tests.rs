@@ -408,7 +408,7 @@ fn the_index_leaves_out_no_rule() {
             .map(|(i, _)| i)
             .collect();
         assert_eq!(
-            limiter.read(&call(path)).rules.as_slice(),
+            limiter.read(&call(path)).found.rules.as_slice(),
             one_by_one,
             "{path}"
         );

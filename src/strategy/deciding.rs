@@ -27,16 +27,6 @@ impl<'a, T> Deciding<'a, T> {
     }
 }
 
-impl<T> Deciding<'_, T> {
-    /// The answer, if it is already there: then nobody around needs to wait for it.
-    pub(super) fn at_once(self) -> Result<Result<T, Fault>, Self> {
-        match self.0 {
-            Inner::Ready(Some(answer)) => Ok(answer),
-            other => Err(Self(other)),
-        }
-    }
-}
-
 impl<T: Unpin> Future for Deciding<'_, T> {
     type Output = Result<T, Fault>;
 

@@ -177,14 +177,12 @@ impl DenialCache {
         }
     }
 
-    async fn ask_in_turn(
-        &self,
-        gate: Option<Arc<Gate>>,
-        charges: &[Charge],
-        intent: Intent,
-    ) -> Result<Verdict, Fault> {
+    async fn ask_in_turn(&self, charges: &[Charge], intent: Intent) -> Result<Verdict, Fault> {
+        let key = charges[0].key();
+        let shard = self.shard_of(key);
+        let gate = lock(shard).gates.get(key).cloned();
         let Some(gate) = gate else {
-            return self.ask_store(charges, intent).await;
+            return self.ask_store(shard, charges, intent).await;
         };
         let turn = gate.turn.lock().await;
         if let Some(verdict) = gate.denied(&charges[0], self.clock.now_us()) {
@@ -193,18 +191,23 @@ impl DenialCache {
         if gate.open.load(Ordering::Relaxed) {
             drop(turn);
         }
-        self.ask_store(charges, intent).await
+        self.ask_store(shard, charges, intent).await
     }
 
-    async fn ask_store(&self, charges: &[Charge], intent: Intent) -> Result<Verdict, Fault> {
+    async fn ask_store(
+        &self,
+        shard: &Mutex<Shard>,
+        charges: &[Charge],
+        intent: Intent,
+    ) -> Result<Verdict, Fault> {
         let charge = &charges[0];
         let sent_us = self.clock.now_us();
-        let changes = self.shard(charge.key()).changes;
+        let changes = lock(shard).changes;
         let verdict = self.inner.ask(charges, intent).await?;
         if !verdict.admitted || intent == Intent::Charge {
             let now_us = self.clock.now_us();
             let denial = Denial::learned(charge, &verdict, sent_us, now_us, self.longest_us);
-            let mut shard = self.shard(charge.key());
+            let mut shard = lock(shard);
             match denial {
                 Some(denial) if shard.changes == changes => {
                     shard.remember(charge.key(), denial, verdict.admitted, now_us);
@@ -218,14 +221,14 @@ impl DenialCache {
 
     /// The store's record of this key changes in another way than by a charge.
     fn changed(&self, key: &Key) {
-        let mut shard = self.shard(key);
+        let mut shard = lock(self.shard_of(key));
         shard.changes += 1;
         shard.forget(key);
     }
 
-    fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
+    fn shard_of(&self, key: &Key) -> &Mutex<Shard> {
         let place = self.hasher.hash_one(key) % SHARDS as u64;
-        lock(&self.shards[usize::try_from(place).expect("below the number of shards")])
+        &self.shards[usize::try_from(place).expect("below the number of shards")]
     }
 }
 
@@ -262,20 +265,17 @@ impl Strategy for DenialCache {
     }
 
     fn ask<'a>(&'a self, charges: &'a [Charge], intent: Intent) -> Deciding<'a> {
-        let [charge] = charges else {
-            return self.inner.ask(charges, intent);
-        };
-        if !charge.is_enforced() || intent == Intent::Debit {
-            return self.inner.ask(charges, intent);
+        match remembered(charges, intent) {
+            Some(_) => Deciding::waiting(self.ask_in_turn(charges, intent)),
+            None => self.inner.ask(charges, intent),
         }
-        let gate = self.shard(charge.key()).gates.get(charge.key()).cloned();
-        let denied = gate
-            .as_ref()
-            .and_then(|gate| gate.denied(charge, self.clock.now_us()));
-        match denied {
-            Some(verdict) => Deciding::ready(Ok(verdict)),
-            None => Deciding::waiting(self.ask_in_turn(gate, charges, intent)),
-        }
+    }
+
+    fn ask_at_once(&self, charges: &[Charge], intent: Intent) -> Option<Result<Verdict, Fault>> {
+        let charge = remembered(charges, intent)?;
+        let shard = lock(self.shard_of(charge.key()));
+        let gate = shard.gates.get(charge.key())?;
+        gate.denied(charge, self.clock.now_us()).map(Ok)
     }
 
     fn give_back(&self, receipts: Vec<Receipt>) -> Deciding<'_, ()> {
@@ -293,6 +293,14 @@ impl Strategy for DenialCache {
             self.changed(key);
             answer
         })
+    }
+}
+
+/// The charge of a request of which a denial is remembered.
+fn remembered(charges: &[Charge], intent: Intent) -> Option<&Charge> {
+    match charges {
+        [charge] if charge.is_enforced() && intent != Intent::Debit => Some(charge),
+        _ => None,
     }
 }
 

@@ -308,14 +308,12 @@ impl Strategy for Fallback {
     }
 
     fn ask<'a>(&'a self, charges: &'a [Charge], intent: Intent) -> Deciding<'a> {
-        let asked = match self.store.ask(charges, intent).at_once() {
-            Ok(Ok(verdict)) if !verdict.is_news() => {
-                return Deciding::ready(Ok(verdict));
-            }
-            Ok(answer) => Deciding::ready(answer),
-            Err(asked) => asked,
-        };
+        let asked = self.store.ask(charges, intent);
         Deciding::waiting(self.decide(asked, charges, intent))
+    }
+
+    fn ask_at_once(&self, charges: &[Charge], intent: Intent) -> Option<Result<Verdict, Fault>> {
+        self.store.ask_at_once(charges, intent)
     }
 
     /// What was charged here is given back here, and is owed no more; what the store charged goes back to the store.

@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
+use super::alarms::{Alarms, TooLate};
 use super::{Deciding, Fault, Remedy, Strategy};
 use crate::algorithm::Intent;
-use crate::domain::{Charge, Key, Receipt};
+use crate::domain::{Charge, Key, Receipt, Verdict};
 
 /// Longest pause before the same request is sent again the first time; it doubles with each try, so many times.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
@@ -19,7 +20,7 @@ const PAUSE_DOUBLINGS: u32 = 3;
 #[derive(Debug)]
 pub struct Deadline {
     inner: Arc<dyn Strategy>,
-    after: Duration,
+    alarms: Alarms,
     jitter: Mutex<fastrand::Rng>,
 }
 
@@ -28,21 +29,18 @@ impl Deadline {
     pub fn new(inner: Arc<dyn Strategy>, after: Duration, seed: u64) -> Self {
         Self {
             inner,
-            after,
+            alarms: Alarms::new(after),
             jitter: Mutex::new(fastrand::Rng::with_seed(seed)),
         }
     }
 
     fn within<'a, T: Send + Unpin + 'a>(
-        &self,
+        &'a self,
         deciding: impl Future<Output = Result<T, Fault>> + Send + 'a,
     ) -> Deciding<'a, T> {
-        let after = self.after;
         Deciding::waiting(async move {
-            match timeout(after, deciding).await {
-                Ok(answer) => answer,
-                Err(_) => Err(Fault::Timeout(after)),
-            }
+            let answer = self.alarms.within(deciding).await;
+            answer.unwrap_or_else(|TooLate| Err(Fault::Timeout(self.alarms.after())))
         })
     }
 
@@ -51,31 +49,19 @@ impl Deadline {
         &'a self,
         ask: impl Fn() -> Deciding<'a, T> + Send + 'a,
     ) -> Deciding<'a, T> {
-        let first = match ask().at_once() {
-            Ok(Ok(answer)) => return Deciding::ready(Ok(answer)),
-            Ok(fault) => Deciding::ready(fault),
-            Err(first) => first,
-        };
-        self.within(self.persisting_after(first, ask))
-    }
-
-    async fn persisting_after<'a, T: Unpin>(
-        &self,
-        first: Deciding<'a, T>,
-        ask: impl Fn() -> Deciding<'a, T>,
-    ) -> Result<T, Fault> {
-        let give_up = Instant::now() + self.after;
-        let mut first = Some(first);
-        for tries in 0.. {
-            let answer = first.take().unwrap_or_else(&ask).await;
-            let Err(fault) = &answer else { return answer };
-            let pause = self.pause(tries);
-            if fault.remedy() != Remedy::TryAgain || Instant::now() + pause >= give_up {
-                return answer;
+        self.within(async move {
+            let give_up = Instant::now() + self.alarms.after();
+            for tries in 0.. {
+                let answer = ask().await;
+                let Err(fault) = &answer else { return answer };
+                let pause = self.pause(tries);
+                if fault.remedy() != Remedy::TryAgain || Instant::now() + pause >= give_up {
+                    return answer;
+                }
+                sleep(pause).await;
             }
-            sleep(pause).await;
-        }
-        Err(Fault::Timeout(self.after))
+            Err(Fault::Timeout(self.alarms.after()))
+        })
     }
 
     fn pause(&self, tries: u32) -> Duration {
@@ -92,6 +78,10 @@ impl Strategy for Deadline {
 
     fn ask<'a>(&'a self, charges: &'a [Charge], intent: Intent) -> Deciding<'a> {
         self.persisting(move || self.inner.ask(charges, intent))
+    }
+
+    fn ask_at_once(&self, charges: &[Charge], intent: Intent) -> Option<Result<Verdict, Fault>> {
+        self.inner.ask_at_once(charges, intent)
     }
 
     fn give_back(&self, receipts: Vec<Receipt>) -> Deciding<'_, ()> {

@@ -78,8 +78,9 @@ pub struct Lease {
     tickets: AtomicU64,
 }
 
-/// What becomes of a request.
+/// What becomes of a request that no lease paid for at once.
 enum Way {
+    /// By a lease that came meanwhile.
     Paid(Verdict),
     Borrow(LeaseAsk, u64),
     Exact,
@@ -105,24 +106,28 @@ impl Lease {
         }
     }
 
-    fn way(&self, charge: &Charge) -> Way {
+    /// The charge of a request that a lease can pay for.
+    fn payable<'a>(&self, charges: &'a [Charge], intent: Intent) -> Option<&'a Charge> {
+        let [charge] = charges else { return None };
         let limit = charge.limit();
-        let is_lent_from = limit.algorithm.name() == TokenBucket.name()
+        let is_payable = charge.is_enforced()
+            && intent == Intent::Charge
+            && limit.algorithm.name() == TokenBucket.name()
             && percent(limit.quota.capacity(), self.share) >= LEAST;
-        if !is_lent_from {
-            return Way::Exact;
-        }
+        is_payable.then_some(charge)
+    }
+
+    fn way(&self, charge: &Charge) -> Way {
         let act = |purse: &mut Purse, now_us| self.way_with(purse, charge, now_us);
         let way = self.purses.open(charge, &*self.clock, act);
         way.unwrap_or(Way::Exact)
     }
 
     fn way_with(&self, purse: &mut Purse, charge: &Charge, now_us: u64) -> Way {
-        let wanted = purse.count(charge, now_us);
         if let Some(verdict) = purse.pay(charge, now_us) {
             return Way::Paid(verdict);
         }
-        if wanted < LEAST || !purse.may_borrow(now_us) {
+        if !purse.would_borrow(now_us) {
             return Way::Exact;
         }
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
@@ -131,7 +136,7 @@ impl Lease {
             epoch_us: settled.epoch_us,
             spent: settled.spent,
             returned: settled.left,
-            wanted,
+            wanted: purse.wanted(),
             least: LEAST,
             share: self.share,
             period_us: PERIOD_US,
@@ -209,12 +214,9 @@ impl Strategy for Lease {
     }
 
     fn ask<'a>(&'a self, charges: &'a [Charge], intent: Intent) -> Deciding<'a> {
-        let [charge] = charges else {
+        let Some(charge) = self.payable(charges, intent) else {
             return self.inner.ask(charges, intent);
         };
-        if !charge.is_enforced() || intent != Intent::Charge {
-            return self.inner.ask(charges, intent);
-        }
         match self.way(charge) {
             Way::Paid(verdict) => Deciding::ready(Ok(verdict)),
             Way::Borrow(ask, ticket) => {
@@ -227,6 +229,21 @@ impl Strategy for Lease {
                 Deciding::waiting(self.borrow(charge, ask, under_way))
             }
             Way::Exact => self.inner.ask(charges, intent),
+        }
+    }
+
+    fn ask_at_once(&self, charges: &[Charge], intent: Intent) -> Option<Result<Verdict, Fault>> {
+        let Some(charge) = self.payable(charges, intent) else {
+            return self.inner.ask_at_once(charges, intent);
+        };
+        let act = |purse: &mut Purse, now_us| {
+            purse.count(charge, now_us);
+            (purse.pay(charge, now_us), purse.would_borrow(now_us))
+        };
+        match self.purses.open(charge, &*self.clock, act) {
+            Some((Some(verdict), _)) => Some(Ok(verdict)),
+            Some((None, true)) => None,
+            _ => self.inner.ask_at_once(charges, intent),
         }
     }
 

@@ -12,7 +12,32 @@ pub(super) fn asked<'a, S: Strategy + ?Sized>(
     charges: &'a [Charge],
     intent: Intent,
 ) -> Deciding<'a> {
-    if charges.len() == 1 {
+    match at_once(strategy, charges, intent) {
+        Some(answer) => Deciding::ready(answer),
+        None => later(strategy, charges, intent),
+    }
+}
+
+/// The same where nobody needs to be waited for.
+pub(super) fn at_once<S: Strategy + ?Sized>(
+    strategy: &S,
+    charges: &[Charge],
+    intent: Intent,
+) -> Option<Result<Verdict, Fault>> {
+    if is_plain(charges) {
+        strategy.ask_at_once(charges, intent)
+    } else {
+        None
+    }
+}
+
+/// The same for whom that had no answer.
+pub(super) fn later<'a, S: Strategy + ?Sized>(
+    strategy: &'a S,
+    charges: &'a [Charge],
+    intent: Intent,
+) -> Deciding<'a> {
+    if is_plain(charges) {
         return strategy.ask(charges, intent);
     }
     if charges.is_empty() || charges.len() > MAX_CHARGES {
@@ -21,20 +46,24 @@ pub(super) fn asked<'a, S: Strategy + ?Sized>(
             "{given} charges: 1 to {MAX_CHARGES} are allowed"
         ))));
     }
-    let first = |charge: &Charge| charges.iter().position(|other| other.key() == charge.key());
-    if charges
-        .iter()
-        .enumerate()
-        .all(|(i, charge)| first(charge) == Some(i))
-    {
-        return strategy.ask(charges, intent);
-    }
     match Merged::of(charges) {
         Ok(merged) => Deciding::waiting(async move {
-            let verdict = strategy.ask(&merged.charges, intent).await?;
+            let verdict = asked(strategy, &merged.charges, intent).await?;
             Ok(merged.spread(verdict))
         }),
         Err(fault) => Deciding::ready(Err(fault)),
+    }
+}
+
+/// Whether a strategy can be asked as it is: few enough charges, whose keys all differ.
+fn is_plain(charges: &[Charge]) -> bool {
+    let is_first = |(i, charge): (usize, &Charge)| {
+        let mut before = charges[..i].iter();
+        before.all(|other| other.key() != charge.key())
+    };
+    match charges {
+        [_] => true,
+        _ => (2..=MAX_CHARGES).contains(&charges.len()) && charges.iter().enumerate().all(is_first),
     }
 }
 

@@ -3,6 +3,7 @@
 //! A [`Strategy`] answers a slice of charges, all or nothing. Decorators such as [`Deadline`] are strategies too; one
 //! [`factory`] builds the whole stack.
 
+mod alarms;
 pub mod breaker;
 mod deciding;
 mod denial_cache;
@@ -24,8 +25,9 @@ mod supervisor;
 use std::fmt;
 
 use crate::algorithm::Intent;
-use crate::domain::{Charge, Key, Receipt};
+use crate::domain::{Charge, Key, Receipt, Verdict};
 
+pub(crate) use alarms::{Alarm, Alarms};
 pub use deciding::Deciding;
 pub use denial_cache::DenialCache;
 pub use fallback::Fallback;
@@ -47,8 +49,13 @@ pub trait Strategy: Send + Sync + fmt::Debug {
     fn name(&self) -> &'static str;
 
     /// Decides one request whose keys all differ: what a strategy implements of [`decide`](Self::decide) and
-    /// [`peek`](Self::peek).
+    /// [`peek`](Self::peek), for whom [`ask_at_once`](Self::ask_at_once) had no answer.
     fn ask<'a>(&'a self, charges: &'a [Charge], intent: Intent) -> Deciding<'a>;
+
+    /// The same where nobody needs to be waited for; `None` where somebody does, and then nothing was charged.
+    fn ask_at_once(&self, _charges: &[Charge], _intent: Intent) -> Option<Result<Verdict, Fault>> {
+        None
+    }
 
     /// Gives back what receipts say to the buckets and windows that were charged: never above their capacity, and never
     /// creating a record. Those of one request go in one step; of more than 512 receipts `lua` gives back 512 at a time, and
@@ -75,6 +82,17 @@ pub trait Strategy: Send + Sync + fmt::Debug {
     /// for a key under two limits or in two modes; [`Fault::Inadmissible`] for a sum above the capacity.
     fn decide<'a>(&'a self, charges: &'a [Charge]) -> Deciding<'a> {
         merge::asked(self, charges, Intent::Charge)
+    }
+
+    /// The same where nobody needs to be waited for, without a future; else `None`, and then nothing was charged and
+    /// [`decide_later`](Self::decide_later) will know.
+    fn decide_at_once(&self, charges: &[Charge]) -> Option<Result<Verdict, Fault>> {
+        merge::at_once(self, charges, Intent::Charge)
+    }
+
+    /// [`decide`](Self::decide) for whom [`decide_at_once`](Self::decide_at_once) had no answer.
+    fn decide_later<'a>(&'a self, charges: &'a [Charge]) -> Deciding<'a> {
+        merge::later(self, charges, Intent::Charge)
     }
 
     /// Tells what [`decide`](Self::decide) would, and charges nothing.

@@ -2,13 +2,13 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use tokio::sync::Semaphore;
+use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 use tracing::warn;
 
@@ -20,19 +20,38 @@ pub(in crate::server) struct ShedLayer(Arc<Shedder>);
 
 #[derive(Debug)]
 struct Shedder {
-    places: Arc<Semaphore>,
+    most: usize,
+    requests: AtomicUsize,
     retry_after: RetryAfter,
     told: AtomicBool,
 }
+
+/// A place among those that are answered, until it is dropped.
+#[derive(Debug)]
+struct Place(Arc<Shedder>);
 
 impl ShedLayer {
     /// Has places for so many, whatever it is put around.
     pub(in crate::server) fn new(requests: usize) -> Self {
         Self(Arc::new(Shedder {
-            places: Arc::new(Semaphore::new(requests.min(Semaphore::MAX_PERMITS))),
+            most: requests,
+            requests: AtomicUsize::new(0),
             retry_after: RetryAfter::default(),
             told: AtomicBool::new(false),
         }))
+    }
+
+    fn place(&self) -> Option<Place> {
+        let (order, requests) = (Ordering::Relaxed, &self.0.requests);
+        let more = |requests| (requests < self.0.most).then_some(requests + 1);
+        requests.fetch_update(order, order, more).ok()?;
+        Some(Place(self.0.clone()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -68,27 +87,55 @@ impl<S> Service<Request> for Shed<S>
 where
     S: Service<Request>,
     S::Response: IntoResponse,
-    S::Future: Send + 'static,
 {
     type Response = Response;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, S::Error>> + Send>>;
+    type Future = Answering<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let shedder = &self.layer.0;
-        let Ok(place) = shedder.places.clone().try_acquire_owned() else {
-            let away = shedder.turn_away();
-            return Box::pin(async { Ok(away) });
-        };
-        let answer = self.inner.call(request);
-        Box::pin(async move {
-            let answer = answer.await?;
-            drop(place);
-            Ok(answer.into_response())
-        })
+        match self.layer.place() {
+            Some(place) => Answering::Placed {
+                answer: self.inner.call(request),
+                place: Some(place),
+            },
+            None => Answering::Away {
+                answer: Some(self.layer.0.turn_away()),
+            },
+        }
+    }
+}
+
+pin_project! {
+    /// An answer on its way.
+    #[project = Step]
+    pub(in crate::server) enum Answering<F> {
+        Placed { #[pin] answer: F, place: Option<Place> },
+        Away { answer: Option<Response> },
+    }
+}
+
+impl<F, R, E> Future for Answering<F>
+where
+    F: Future<Output = Result<R, E>>,
+    R: IntoResponse,
+{
+    type Output = Result<Response, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            Step::Placed { answer, place } => {
+                let answer = ready!(answer.poll(cx));
+                drop(place.take());
+                Poll::Ready(answer.map(IntoResponse::into_response))
+            }
+            Step::Away { answer } => {
+                let answer = answer.take().expect("not polled after it resolved");
+                Poll::Ready(Ok(answer))
+            }
+        }
     }
 }

@@ -25,6 +25,8 @@ pub struct Breaker {
     machine: Mutex<Machine>,
     /// Whether a success would change nothing; read without the lock by every request that goes well.
     calm: AtomicBool,
+    /// Whether it is open; read without the lock by every request.
+    open: AtomicBool,
     opened: Notify,
     lines: Mutex<Lines>,
 }
@@ -46,6 +48,7 @@ impl Breaker {
             clock,
             machine: Mutex::new(Machine::new()),
             calm: AtomicBool::new(true),
+            open: AtomicBool::new(false),
             opened: Notify::new(),
             lines: Mutex::default(),
         }
@@ -97,6 +100,7 @@ impl Breaker {
         change(&mut machine);
         let after = machine.state();
         self.calm.store(machine.is_calm(), Ordering::Relaxed);
+        self.open.store(after == State::Open, Ordering::Relaxed);
         drop(machine);
         if before == after {
             return;
@@ -174,21 +178,23 @@ impl Strategy for Breaking {
         let Some(pass) = self.breaker.pass() else {
             return Deciding::ready(Err(Fault::Resting));
         };
-        // What was remembered of the store, or taken ahead there, says nothing about how it is now.
-        let is_news =
-            |answer: &Result<Verdict, Fault>| !matches!(answer, Ok(verdict) if !verdict.is_news());
-        let asked = match self.inner.ask(charges, intent).at_once() {
-            Ok(answer) if !is_news(&answer) => return Deciding::ready(answer),
-            Ok(answer) => Deciding::ready(answer),
-            Err(asked) => asked,
-        };
+        let asked = self.inner.ask(charges, intent);
         Deciding::waiting(async move {
             let answer = asked.await;
-            if is_news(&answer) {
+            // What was remembered of the store, or taken ahead there, says nothing about how it is now.
+            if !matches!(&answer, Ok(verdict) if !verdict.is_news()) {
                 self.breaker.report(pass, &answer);
             }
             answer
         })
+    }
+
+    /// What needs no waiting says nothing about how the store is now.
+    fn ask_at_once(&self, charges: &[Charge], intent: Intent) -> Option<Result<Verdict, Fault>> {
+        if self.breaker.open.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.inner.ask_at_once(charges, intent)
     }
 
     fn give_back(&self, receipts: Vec<Receipt>) -> Deciding<'_, ()> {

@@ -8,7 +8,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use smallvec::smallvec;
 
-use super::{Lent, PERIOD_US};
+use super::{LEAST, Lent, PERIOD_US};
 use crate::domain::{Charge, Clock, Decision, Key, Limit, Outcome, Source, Verdict};
 
 /// Most keys that are known; others are asked exactly.
@@ -177,14 +177,19 @@ impl Purse {
         }
     }
 
-    /// Counts what is asked for; tells how many tokens a period may need.
-    pub(super) fn count(&mut self, charge: &Charge, now_us: u64) -> u64 {
-        self.demand.count(charge.cost().get(), now_us)
+    /// Counts what is asked for.
+    pub(super) fn count(&mut self, charge: &Charge, now_us: u64) {
+        self.demand.count(charge.cost().get(), now_us);
     }
 
-    /// Whether nobody borrows just now, and something may be lent.
-    pub(super) fn may_borrow(&self, now_us: u64) -> bool {
-        self.ticket.is_none() && self.rests_until_us <= now_us
+    /// How many tokens a period may need.
+    pub(super) fn wanted(&self) -> u64 {
+        self.demand.asked.max(self.demand.before)
+    }
+
+    /// Whether the key is hot, nobody borrows just now, and something may be lent.
+    pub(super) fn would_borrow(&self, now_us: u64) -> bool {
+        self.wanted() >= LEAST && self.ticket.is_none() && self.rests_until_us <= now_us
     }
 
     /// Begins a command with that ticket, for that charge; tells what it settles. What has ended is not left: the store
@@ -265,8 +270,7 @@ impl Purse {
 }
 
 impl Demand {
-    /// Counts tokens; tells how many a period may need.
-    fn count(&mut self, tokens: u64, now_us: u64) -> u64 {
+    fn count(&mut self, tokens: u64, now_us: u64) {
         let elapsed_us = now_us.saturating_sub(self.since_us);
         if elapsed_us >= PERIOD_US {
             self.before = if elapsed_us < 2 * PERIOD_US {
@@ -277,6 +281,5 @@ impl Demand {
             (self.since_us, self.asked) = (now_us, 0);
         }
         self.asked = self.asked.saturating_add(tokens);
-        self.asked.max(self.before)
     }
 }

@@ -244,6 +244,10 @@ impl Strategy for Memory {
         Deciding::ready(self.ask_now(charges, intent))
     }
 
+    fn ask_at_once(&self, charges: &[Charge], intent: Intent) -> Option<Result<Verdict, Fault>> {
+        Some(self.ask_now(charges, intent))
+    }
+
     fn give_back(&self, receipts: Vec<Receipt>) -> Deciding<'_, ()> {
         let places: SmallVec<[Place; FEW_CHARGES]> = receipts
             .iter()
