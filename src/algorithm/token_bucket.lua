@@ -66,8 +66,10 @@ algorithms.tokenbucket = {
 
   -- What is lent stays as it is: only lease.lua changes it.
   write = function(key, record, tokens, at, fraction, fraction_of)
-    tokens, at, fraction, fraction_of = format(DECIMAL, tokens), as_text(at), format(DECIMAL, fraction), as_text(fraction_of)
+    tokens, at, fraction, fraction_of = as_text(tokens), as_text(at), as_text(fraction), as_text(fraction_of)
     if record[4] == fraction_of then
+      -- A bucket that was full has as much left after each request.
+      if record[1] == tokens and record[3] == fraction then return call('HSET', key, 'last_refill', at) end
       return call('HSET', key, 'tokens', tokens, 'last_refill', at, 'fraction', fraction)
     end
     return call('HSET', key, 'tokens', tokens, 'last_refill', at, 'fraction', fraction, 'fraction_of', fraction_of)

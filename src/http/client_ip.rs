@@ -32,21 +32,21 @@ impl ClientIp {
 
     /// The client's address, IPv4-mapped IPv6 as IPv4.
     pub fn of(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        if self.trusts(peer) {
-            self.told_by(peer, headers)
-        } else {
-            peer.to_canonical()
-        }
+        self.behind(peer, self.trusts(peer), headers)
     }
 
-    /// What a peer that is believed says of the client.
-    pub(super) fn told_by(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    /// The same of a peer of which it is known already whether it is believed.
+    pub(super) fn behind(&self, peer: IpAddr, is_trusted: bool, headers: &HeaderMap) -> IpAddr {
         let peer = peer.to_canonical();
+        if !is_trusted {
+            return peer;
+        }
         let mut client = peer;
         for line in headers.get_all(X_FORWARDED_FOR).iter().rev() {
             let Ok(line) = line.to_str() else { return peer };
             for entry in line
-                .rsplit(',')
+                // Not `','`: so short a text is searched sooner without looking at many bytes at once.
+                .rsplit([','])
                 .map(str::trim)
                 .filter(|entry| !entry.is_empty())
             {

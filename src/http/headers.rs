@@ -164,7 +164,8 @@ impl Values {
 
     /// Sets them, replacing any of the same name.
     pub(super) fn set(self, headers: &mut HeaderMap) {
-        headers.reserve(self.names.len());
+        // And for the length of the body, so that the map grows once.
+        headers.reserve(self.names.len() + 1);
         let text = self.text.freeze();
         let mut start = 0;
         for (name, end) in self.names {

@@ -58,6 +58,20 @@ impl<S> RateLimit<S> {
     }
 }
 
+impl<S: Clone> RateLimit<S> {
+    /// The service that was polled ready, for this request; a fresh clone waits for the next.
+    fn take_ready(&mut self) -> S {
+        let fresh = self.inner.clone();
+        mem::replace(&mut self.inner, fresh)
+    }
+
+    /// Answers instead of the service, which gives back what it may have reserved when it was polled ready.
+    fn refuse<F, E>(&mut self, refusal: Response) -> ResponseFuture<F, E> {
+        drop(self.take_ready());
+        ResponseFuture::refused(refusal)
+    }
+}
+
 impl Gate {
     /// What the rules say of a request; `None` without a peer.
     fn read<B>(&self, request: &Request<B>) -> Option<Reading> {
@@ -66,13 +80,8 @@ impl Gate {
         let host = headers.get(HOST).and_then(|host| host.to_str().ok());
         let peer = peer.ip();
         let from_trusted_proxy = self.clients.trusts(peer);
-        let client = if from_trusted_proxy {
-            self.clients.told_by(peer, headers)
-        } else {
-            peer.to_canonical()
-        };
         Some(self.limiter.read(&Call {
-            client,
+            client: self.clients.behind(peer, from_trusted_proxy, headers),
             method: request.method().as_str(),
             path: uri.path(),
             query: uri.query(),
@@ -139,20 +148,18 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let Some(reading) = self.gate.read(&request) else {
-            return ResponseFuture::refused(self.gate.no_peer());
+            return self.refuse(self.gate.no_peer());
         };
         let reading = match self.gate.limiter.decide_at_once(reading) {
             Ok(answer) => {
                 return match self.gate.admit(&answer) {
                     Ok(values) => ResponseFuture::admitted(self.inner.call(request), values),
-                    Err(refusal) => ResponseFuture::refused(refusal),
+                    Err(refusal) => self.refuse(refusal),
                 };
             }
             Err(reading) => reading,
         };
-        // The service that was polled ready is the one to call; its fresh clone waits for the next request.
-        let fresh = self.inner.clone();
-        let mut ready = mem::replace(&mut self.inner, fresh);
+        let mut ready = self.take_ready();
         let gate = self.gate.clone();
         ResponseFuture::waiting(async move {
             let answer = gate.limiter.decide_later(reading).await;
@@ -237,5 +244,55 @@ where
 impl<F, E> fmt::Debug for ResponseFuture<F, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::future::{Ready, poll_fn, ready};
+    use std::pin::pin;
+    use std::task::Waker;
+
+    use axum::body::Body;
+    use tower::limit::ConcurrencyLimitLayer;
+    use tower::{Layer, ServiceBuilder, service_fn};
+
+    use super::*;
+    use crate::domain::Quota;
+
+    fn now<F: Future>(future: F) -> Poll<F::Output> {
+        pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn request() -> Request<Body> {
+        let peer = ConnectInfo(SocketAddr::from(([192, 0, 2, 1], 4_711)));
+        let request = Request::get("/api").extension(peer);
+        request.body(Body::empty()).unwrap()
+    }
+
+    fn answer(_: Request<Body>) -> Ready<Result<Response, Infallible>> {
+        ready(Ok(Response::default()))
+    }
+
+    /// A service that has one place takes it when it is polled ready: who is refused must not keep it.
+    #[test]
+    fn who_is_refused_holds_no_place_of_the_service() {
+        let quota = Quota::new(1, 1, Duration::from_secs(1_000)).unwrap();
+        let layer = RateLimitLayer::new(crate::in_memory(quota));
+        let one = ServiceBuilder::new().layer(ConcurrencyLimitLayer::new(1));
+        let mut first = layer.layer(one.service(service_fn(answer)));
+        let mut second = first.clone();
+        for status in [200, 429, 429] {
+            assert!(now(poll_fn(|cx| first.poll_ready(cx))).is_ready());
+            let Poll::Ready(Ok(response)) = now(first.call(request())) else {
+                panic!("it waits")
+            };
+            assert_eq!(response.status(), status);
+        }
+        assert!(now(poll_fn(|cx| first.poll_ready(cx))).is_ready());
+        let without_peer = Request::new(Body::empty());
+        assert!(now(first.call(without_peer)).is_ready());
+        assert!(now(poll_fn(|cx| second.poll_ready(cx))).is_ready());
     }
 }

@@ -188,8 +188,11 @@ impl Conditions {
     }
 
     fn has_host(&self, facts: &Facts<'_>) -> bool {
-        let host = facts.host().map(str::as_bytes);
-        host.is_some_and(|host| self.hosts.iter().any(|pattern| pattern.matches(host)))
+        let is_its = |pattern: &TextPattern| {
+            let host = facts.host().map(str::as_bytes);
+            host.is_some_and(|host| pattern.matches(host))
+        };
+        self.hosts.iter().any(is_its)
     }
 }
 

@@ -160,7 +160,8 @@ impl Limiter {
     /// # Errors
     ///
     /// A [`Fault`] when the store cannot tell.
-    pub async fn peek(&self, mut reading: Reading) -> Result<Answer, Fault> {
+    pub async fn peek(&self, reading: Reading) -> Result<Answer, Fault> {
+        let mut reading = reading.kept();
         let ruling = match reading.settled() {
             Some(ruling) => ruling,
             None => Ruling::Decided(self.strategy.peek(reading.charges()).await?),

@@ -2,7 +2,10 @@
 //!
 //! A timer of tokio's is made, put among all others under a lock and taken out again; that is much for a request that
 //! is answered at once or soon. Here a timer is taken only once something has to be waited for, and given back set: to set
-//! it later, as the next request does, takes no lock.
+//! it later, as the next request does, leaves it where it is among the others. One that nobody uses rings in vain once, and
+//! until then keeps the task that it would have woken in memory.
+//!
+//! All users must be of one runtime, which may not end before them.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -10,6 +13,7 @@ use std::ops::Deref;
 use std::pin::{Pin, pin};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::thread::panicking;
 use std::time::Duration;
 
 use tokio::task::coop::unconstrained;
@@ -88,7 +92,8 @@ impl<P: Deref<Target = Alarms>> Alarm<P> {
 
 impl<P: Deref<Target = Alarms>> Drop for Alarm<P> {
     fn drop(&mut self) {
-        let Some(sleep) = self.sleep.take() else {
+        // One that panics is of a runtime that ended.
+        let Some(sleep) = self.sleep.take().filter(|_| !panicking()) else {
             return;
         };
         let mut idle = self.of.idle();

@@ -76,12 +76,12 @@ struct Denial {
 }
 
 impl Denial {
-    /// What `verdict`, which was asked for at `sent_us`, says about the next request of the same cost.
+    /// What `verdict`, which was asked for at `sent_us` and just came, says about the next request of the same cost.
     fn learned(
         charge: &Charge,
         verdict: &Verdict,
         sent_us: u64,
-        told_us: u64,
+        clock: &dyn Clock,
         longest_us: u64,
     ) -> Option<Self> {
         let mut decision = *verdict.decisions.first()?;
@@ -100,7 +100,7 @@ impl Denial {
             limit: charge.limit(),
             cost: charge.cost(),
             until_us: sent_us.saturating_add(lasts),
-            told_us,
+            told_us: clock.now_us(),
             store_us: verdict.now_us,
             decision,
         })
@@ -205,12 +205,11 @@ impl DenialCache {
         let changes = lock(shard).changes;
         let verdict = self.inner.ask(charges, intent).await?;
         if !verdict.admitted || intent == Intent::Charge {
-            let now_us = self.clock.now_us();
-            let denial = Denial::learned(charge, &verdict, sent_us, now_us, self.longest_us);
+            let denial = Denial::learned(charge, &verdict, sent_us, &*self.clock, self.longest_us);
             let mut shard = lock(shard);
             match denial {
                 Some(denial) if shard.changes == changes => {
-                    shard.remember(charge.key(), denial, verdict.admitted, now_us);
+                    shard.remember(charge.key(), denial, verdict.admitted);
                 }
                 None if verdict.admitted => shard.forget(charge.key()),
                 _ => {}
@@ -234,7 +233,8 @@ impl DenialCache {
 
 impl Shard {
     /// Remembers it if there is room for its key.
-    fn remember(&mut self, key: &Key, denial: Denial, changed: bool, now_us: u64) {
+    fn remember(&mut self, key: &Key, denial: Denial, changed: bool) {
+        let now_us = denial.told_us;
         if let Some(gate) = self.gates.get(key) {
             return gate.remember(denial, changed);
         }
@@ -253,6 +253,10 @@ impl Shard {
 
     /// Forgets a key; who waits for a turn need not.
     fn forget(&mut self, key: &Key) {
+        // Nothing is remembered of most, and a key need not be hashed to know it.
+        if self.gates.is_empty() {
+            return;
+        }
         if let Some(gate) = self.gates.remove(key) {
             gate.open.store(true, Ordering::Relaxed);
         }

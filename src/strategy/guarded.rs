@@ -58,7 +58,8 @@ impl Deadline {
                 if fault.remedy() != Remedy::TryAgain || Instant::now() + pause >= give_up {
                     return answer;
                 }
-                sleep(pause).await;
+                // In a box, because it is rare, and every future that holds a timer must begin at a multiple of 128 bytes.
+                Box::pin(sleep(pause)).await;
             }
             Err(Fault::Timeout(self.alarms.after()))
         })

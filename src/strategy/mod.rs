@@ -53,6 +53,9 @@ pub trait Strategy: Send + Sync + fmt::Debug {
     fn ask<'a>(&'a self, charges: &'a [Charge], intent: Intent) -> Deciding<'a>;
 
     /// The same where nobody needs to be waited for; `None` where somebody does, and then nothing was charged.
+    ///
+    /// Asked once before each [`ask`](Self::ask), whose answer a strategy around another must not change: it passes this on
+    /// as it is, and what comes of it says nothing about how the store is now.
     fn ask_at_once(&self, _charges: &[Charge], _intent: Intent) -> Option<Result<Verdict, Fault>> {
         None
     }

@@ -93,8 +93,8 @@ pub const FAULTS: &[Planted] = &[
     script(
         "tostring",
         "a time is written by tostring, which keeps 14 digits",
-        "format(DECIMAL, tokens), as_text(at)",
-        "format(DECIMAL, tokens), tostring(at)",
+        "as_text(tokens), as_text(at)",
+        "as_text(tokens), tostring(at)",
     ),
     script(
         "eviction",
@@ -105,7 +105,7 @@ pub const FAULTS: &[Planted] = &[
     script(
         "no-expiry",
         "records are written without an expiry",
-        "call('PEXPIREAT', key, format(DECIMAL, ceil(fresh_at / 1000) + EXPIRY_MARGIN))",
+        "call('PEXPIREAT', key, as_text(ceil(fresh_at / 1000) + EXPIRY_MARGIN))",
         "1",
     ),
     script(

@@ -53,11 +53,12 @@ pub(super) fn read(
         return None;
     }
     let failures: SmallVec<[_; 1]> = failures.iter().map(failure).collect::<Option<_>>()?;
-    let (mut told, mut first) = (Vec::with_capacity(questions.len()), 1);
+    let (mut told, mut first, mut failed) = (Vec::with_capacity(questions.len()), 1, 0);
     for question in questions {
         let (own, others) = charges.split_at_checked(question.len())?;
-        let failed = failures.iter().find(|(charge, _)| *charge == first);
-        told.push(match failed {
+        let failure = failures.iter().find(|(charge, _)| *charge == first);
+        failed += usize::from(failure.is_some());
+        told.push(match failure {
             Some((_, error)) => Err(classify_text(error)),
             None => Ok(Told {
                 now_us,
@@ -68,8 +69,7 @@ pub(super) fn read(
         charges = others;
     }
     let notices = [1, 2].into_iter().filter(|bit| notices & bit != 0);
-    charges
-        .is_empty()
+    (charges.is_empty() && failed == failures.len())
         .then(|| (told, notices.filter_map(Notice::from_number).collect()))
 }
 
@@ -188,7 +188,8 @@ mod tests {
         ] {
             assert!(!is_read(&[zero.clone(), zero.clone(), answers]));
         }
-        for failure in [vec![zero.clone()], vec![zero.clone(), zero.clone()]] {
+        let of_nobody = vec![Value::Int(2), error("OOM no room")];
+        for failure in [vec![zero.clone()], vec![zero.clone(); 2], of_nobody] {
             let start = [zero.clone(), zero.clone(), good.clone()];
             let reply: Vec<_> = start.into_iter().chain(failure).collect();
             assert!(!is_read(&reply));

@@ -40,7 +40,7 @@ end
 local function keep(algorithm, key, read, fresh_at, ...)
   local added = algorithm.write(key, read, ...)
   if added ~= 0 and failed(added) then return added.err, false end
-  local expires = call('PEXPIREAT', key, format(DECIMAL, ceil(fresh_at / 1000) + EXPIRY_MARGIN))
+  local expires = call('PEXPIREAT', key, as_text(ceil(fresh_at / 1000) + EXPIRY_MARGIN))
   if expires ~= 1 and failed(expires) then return expires.err, true end
 end
 
