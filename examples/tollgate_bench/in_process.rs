@@ -3,7 +3,6 @@
 use std::hash::RandomState;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Barrier};
-use std::task::{Context as TaskContext, Poll, Waker};
 use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
@@ -81,12 +80,10 @@ fn key(i: u32, limit: Limit) -> Key {
     Key::new("ratelimit:", limit.algorithm, &rule, &identity)
 }
 
-/// `memory` decides at once: nothing is waited for.
+/// As the layer asks `memory`, which never waits for anything.
 fn admits(memory: &Memory, charges: &[Charge]) -> bool {
-    let mut deciding = memory.decide(charges);
-    let decided =
-        std::pin::Pin::new(&mut deciding).poll(&mut TaskContext::from_waker(Waker::noop()));
-    matches!(decided, Poll::Ready(Ok(verdict)) if verdict.admitted)
+    let decided = memory.decide_at_once(charges);
+    decided.is_some_and(|verdict| verdict.is_ok_and(|verdict| verdict.admitted))
 }
 
 /// Nanoseconds that a thread takes for a decision, when so many threads make `count` each.
