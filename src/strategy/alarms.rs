@@ -112,6 +112,7 @@ impl fmt::Debug for Alarms {
 #[cfg(test)]
 mod tests {
     use std::future::{pending, ready};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use tokio::task::coop::consume_budget;
     use tokio::time::sleep;
@@ -174,15 +175,32 @@ mod tests {
         .await;
     }
 
-    /// It is ready for more each time that it is polled, and never done.
+    /// It has more to do each time that it is polled, a thousand times as long as it may.
     #[tokio::test]
     async fn who_is_always_busy_is_stopped_too() {
-        let alarms = Alarms::new(Duration::from_millis(5));
+        let after = Duration::from_millis(5);
+        let (alarms, begun) = (Alarms::new(after), Instant::now());
         let busy = async {
-            loop {
+            while begun.elapsed() < 1_000 * after {
                 consume_budget().await;
             }
         };
-        assert_eq!(alarms.within(busy).await, Err::<(), _>(TooLate));
+        assert_eq!(alarms.within(busy).await, Err(TooLate));
+    }
+
+    /// A timer of a runtime that ended panics, and is not lent to the next.
+    #[test]
+    fn a_runtime_that_ended_costs_one_wait() {
+        let runtime = || {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            runtime.enable_time().start_paused(true).build().unwrap()
+        };
+        let alarms = Alarms::new(AFTER);
+        let soon = async || alarms.within(sleep(Duration::from_secs(1))).await;
+        assert_eq!(runtime().block_on(soon()), Ok(()));
+        let next = runtime();
+        let first = catch_unwind(AssertUnwindSafe(|| next.block_on(soon())));
+        assert!(first.is_err());
+        assert_eq!(next.block_on(soon()), Ok(()));
     }
 }

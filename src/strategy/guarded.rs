@@ -25,7 +25,8 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// Gives `inner` at most `after` for each decision; `seed` is where the jitter starts.
+    /// Gives `inner` at most `after` for each decision; `seed` is where the jitter starts. All that ask it must be of one
+    /// tokio runtime.
     pub fn new(inner: Arc<dyn Strategy>, after: Duration, seed: u64) -> Self {
         Self {
             inner,

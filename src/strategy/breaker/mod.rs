@@ -205,3 +205,46 @@ impl Strategy for Breaking {
         self.passed(|| self.inner.reset(key))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::hash::RandomState;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::algorithm::TokenBucket;
+    use crate::domain::{Cost, Identity, Limit, ManualClock, Quota, RuleName};
+    use crate::strategy::Memory;
+    use machine::FAULTS_TO_OPEN;
+
+    fn charge() -> Charge {
+        let (algorithm, identity) = (&TokenBucket, Identity::new());
+        let key = Key::new("t:", algorithm, &RuleName::default_rule(), &identity);
+        let quota = Quota::new(9, 1, Duration::from_secs(1)).unwrap();
+        Charge::new(key, Limit { algorithm, quota }, Cost::MIN).unwrap()
+    }
+
+    /// Not even what needs no waiting: whoever decides instead must hear of every request.
+    #[test]
+    fn an_open_breaker_lets_nothing_through() {
+        let clock = Arc::new(ManualClock::at_us(1));
+        let memory = Memory::new(9, clock.clone(), &RandomState::new());
+        let breaker = Arc::new(Breaker::new(clock));
+        let breaking = Breaking::new(Arc::new(memory), breaker.clone());
+        let charges = [charge()];
+        assert!(
+            breaking
+                .decide_at_once(&charges)
+                .is_some_and(|answer| answer.is_ok())
+        );
+        let fault = Err::<(), _>(Fault::Unreachable("away".to_owned()));
+        for _ in 0..FAULTS_TO_OPEN {
+            breaker.report(breaker.pass().unwrap(), &fault);
+        }
+        assert_eq!(breaking.decide_at_once(&charges), None);
+        let decided = pin!(breaking.decide(&charges)).poll(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(decided, Poll::Ready(Err(Fault::Resting)));
+    }
+}

@@ -10,6 +10,7 @@ use super::purse::MOST_KEYS;
 use super::*;
 use crate::algorithm::{Remembered, judge_one, lend};
 use crate::domain::{Cost, Identity, Limit, ManualClock, Quota, RuleName};
+use crate::strategy::Memory;
 
 const NOON: u64 = 1_762_668_474_000_000;
 const SHARE: u64 = 50;
@@ -274,6 +275,23 @@ fn a_future_that_is_dropped_leaves_the_way_free() {
     drop(lease.decide(&one));
     assert_eq!(source(&lease, quota), Source::Store);
     assert_eq!(store.asked().1, 1, "another could borrow");
+}
+
+/// Whoever is asked for all else may know the answer at once; of a hot key it is not asked.
+#[test]
+fn a_hot_key_borrows_where_the_others_need_no_waiting() {
+    let store = Store::at_once(Duration::ZERO);
+    let memory = Memory::new(9, store.clock.clone(), &RandomState::new());
+    let clock = store.clock.clone();
+    let lease = Lease::new(
+        Arc::new(memory),
+        store.clone(),
+        clock,
+        SHARE,
+        RandomState::new(),
+    );
+    ask(&lease, still(1_000), LEAST);
+    assert_eq!(source(&lease, still(1_000)), Source::Lease);
 }
 
 #[test]

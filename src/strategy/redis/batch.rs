@@ -124,6 +124,7 @@ mod tests {
     use super::*;
     use crate::algorithm::{Intent, TokenBucket};
     use crate::domain::{Charge, Cost, Identity, Key, Limit, Quota, RuleName};
+    use crate::strategy::Fault;
 
     fn question(charges: usize) -> Question {
         let quota = Quota::new(9, 1, Duration::from_secs(1)).unwrap();
@@ -160,12 +161,18 @@ mod tests {
         assert_eq!(numbers[1..3], [[4, 5, 6, 7], [8, 9, 10, 11]]);
         assert_eq!((numbers.len(), notices[0]), (4, Notice::ClockBehind));
 
-        let failures = [Value::Int(2), error("OOM no room")];
+        // Of the second request, and of the third behind its two charges.
+        let failures = [4, 2].map(Value::Int).into_iter();
+        let failures = failures.zip(["OOM no room", "WRONGTYPE no hash"].map(error));
+        let failures = failures.flat_map(|(first, error)| [first, error]);
         let start = [Value::Int(77), Value::Int(0), packed(&[0.0; 16])];
         let reply = Value::Array(start.into_iter().chain(failures).collect());
         let (told, _) = read(&reply, &questions).unwrap();
-        assert!(told[0].is_ok() && told[2].is_ok());
-        assert_eq!(told[1].as_ref().unwrap_err().kind(), "OOM");
+        let kinds: Vec<_> = told
+            .iter()
+            .map(|told| told.as_ref().err().map(Fault::kind))
+            .collect();
+        assert_eq!(kinds, [None, Some("WRONGTYPE"), Some("OOM")]);
     }
 
     #[test]
