@@ -22,7 +22,7 @@ end
 -- The level in units of a record that may be of another quota; nil when the numbers cannot be.
 local function carried(tokens, fraction, fraction_of, at, capacity, unit)
   if at > LATEST or fraction >= fraction_of or fraction_of > LARGEST then return nil end
-  if tokens >= capacity then return capacity * unit end
+  if tokens >= capacity then return tokens < EXACT and capacity * unit or nil end
   if fraction_of == unit then return tokens * unit + fraction end
   return tokens * unit + mul_div(fraction, unit, fraction_of)
 end
@@ -46,12 +46,23 @@ local function time_to(goal, level, ceiling, wait, gain)
   return time
 end
 
--- A step of a bucket at that level: the first numbers that it returns, and the level when they hold.
-local function take(level, cost, full, gain, unit)
-  local price, retry = cost * unit, 0
+-- A step of a bucket that had that level at that time: first what it leaves, the level, its part of a token and the time;
+-- then the first numbers that a step returns.
+local function take(level, at, now, cost, full, gain, unit)
+  local notice, retry, next_after = 0, 0, 0
+  if at <= now then
+    -- As in `refilled`; a call of it would cost more than all this.
+    local gained = (now - at) * gain
+    if gained >= full - level then level = full else level = level + gained end
+    at = now
+  elseif at > now + CLOCK_TOLERANCE then
+    notice = CLOCK_BEHIND
+  end
+  local price = cost * unit
   if level < price then retry = ceil((price - level) / gain) else level = level - price end
   local part = level % unit
-  return level, retry, (level - part) / unit, ceil((full - level) / gain), level < full and ceil((unit - part) / gain) or 0
+  if level < full then next_after = ceil((unit - part) / gain) end
+  return level, part, at, retry, (level - part) / unit, ceil((full - level) / gain), next_after, notice
 end
 
 -- The level as if so many tokens had not been charged then, as far as that is sure.

@@ -6,8 +6,8 @@ algorithms.fixedwindow = {
   end,
 
   step = function(record, now, cost, capacity, gain, unit)
-    local start, count, limit, length = integers(record[1], record[2], record[3], record[4])
-    local ours, notice = start and is_window(start, limit, length), 0
+    local start, count, limit, length = integers(record)
+    local ours, notice = start and count < EXACT and is_window(start, limit, length), 0
     if ours then
       notice = behind(start, now)
     else
@@ -28,8 +28,8 @@ algorithms.fixedwindow = {
   end,
 
   credit = function(record, now, charged_at, tokens, capacity)
-    local start, count, limit, length = integers(record[1], record[2], record[3], record[4])
-    if not (start and is_window(start, limit, length)) then return nil end
+    local start, count, limit, length = integers(record)
+    if not (start and count < EXACT and is_window(start, limit, length)) then return nil end
     if now < start then now = start end
     if now >= start + length or charged_at < start or charged_at >= start + length then return nil end
     count = count > tokens and count - tokens or 0
@@ -37,7 +37,7 @@ algorithms.fixedwindow = {
   end,
 
   write = function(key, record, start, count, limit, length)
-    start, count, limit, length = as_text(start), format(DECIMAL, count), as_text(limit), as_text(length)
+    start, count, limit, length = as_text[start], format(DECIMAL, count), as_text[limit], as_text[length]
     if record[1] == start and record[3] == limit and record[4] == length then
       return call('HSET', key, 'count', count)
     end

@@ -2,7 +2,7 @@
 
 -- The level in units and the time of a record, which may be of another quota; nil when it is not ours.
 local function gcra_level(record, capacity, unit)
-  local tat, tat_fraction, at, old_capacity = integers(record[1], record[2], record[3], record[4])
+  local tat, tat_fraction, at, old_capacity = integers(record)
   local old_gain, old_unit = integer(record[5]), integer(record[6])
   if not (tat and old_gain and old_unit
       and tat >= at and tat_fraction < old_gain and old_unit > 0 and old_capacity * old_unit < EXACT) then
@@ -29,12 +29,9 @@ algorithms.gcra = {
   step = function(record, now, cost, capacity, gain, unit)
     local full, notice = capacity * unit, 0
     local level, at = gcra_level(record, capacity, unit)
-    if level then
-      level, at, notice = refilled(level, at, now, full, gain)
-    else
-      level, at, notice = full, now, is_foreign(record, 6)
-    end
-    local left, retry, remaining, reset, next_after = take(level, cost, full, gain, unit)
+    if not level then level, at, notice = full, now, is_foreign(record, 6) end
+    local left, _, at, retry, remaining, reset, next_after, behind = take(level, at, now, cost, full, gain, unit)
+    if behind > 0 then notice = behind end
     if retry > 0 then return retry, remaining, reset, next_after, notice end
     return 0, remaining, reset, next_after, notice, at + reset, gcra_fields(left, at, capacity, gain, unit)
   end,
@@ -48,8 +45,8 @@ algorithms.gcra = {
   end,
 
   write = function(key, record, tat, tat_fraction, at, capacity, gain, unit)
-    tat, tat_fraction, at = format(DECIMAL, tat), format(DECIMAL, tat_fraction), as_text(at)
-    capacity, gain, unit = as_text(capacity), as_text(gain), as_text(unit)
+    tat, tat_fraction, at = format(DECIMAL, tat), format(DECIMAL, tat_fraction), as_text[at]
+    capacity, gain, unit = as_text[capacity], as_text[gain], as_text[unit]
     if record[4] == capacity and record[5] == gain and record[6] == unit then
       return call('HSET', key, 'tat', tat, 'tat_fraction', tat_fraction, 'at', at)
     end

@@ -28,7 +28,7 @@ end
 -- The window, its counters and the time in it, from a record; nil when it is not ours or nothing in it is in sight.
 -- The last value tells whether it was ours.
 local function sliding_read(record, now, capacity, fill)
-  local start, previous, current, limit = integers(record[1], record[2], record[3], record[4])
+  local start, previous, current, limit = integers(record)
   local length = integer(record[5])
   if not (start and length and is_window(start, limit, length)
       and previous <= LARGEST and current <= LARGEST) then
@@ -86,7 +86,7 @@ algorithms.slidingwindow = {
 
   write = function(key, record, start, previous, current, limit, length)
     previous, current = format(DECIMAL, previous), format(DECIMAL, current)
-    start, limit, length = as_text(start), as_text(limit), as_text(length)
+    start, limit, length = as_text[start], as_text[limit], as_text[length]
     if record[1] == start and record[4] == limit and record[5] == length then
       return call('HSET', key, 'previous', previous, 'current', current)
     end

@@ -3,9 +3,10 @@
 -- The level in units and the time of a record, which may be of another quota; nil when it is not ours. If tokens of it are
 -- lent, also the level that it fills to meanwhile, how many are lent, and until when.
 local function token_bucket_level(record, capacity, unit)
-  local tokens, at, fraction, fraction_of = integers(record[1], record[2], record[3], record[4])
+  local tokens, at, fraction, fraction_of = integers(record)
   if not tokens then return nil end
   local level = carried(tokens, fraction, fraction_of, at, capacity, unit)
+  if not record[5] then return level, at end
   local leased, lease_until = record[5] and integer(record[5]), record[6] and integer(record[6])
   if not level or not leased or not lease_until or leased == 0
       or lease_until <= at or lease_until > at + LONGEST_LEASE then
@@ -31,16 +32,26 @@ end
 
 algorithms.tokenbucket = {
   read = function(key)
-    return call('HMGET', key, 'tokens', 'last_refill', 'fraction', 'fraction_of', 'leased', 'lease_until')
+    local record = call('HMGET', key, 'tokens', 'last_refill', 'fraction', 'fraction_of', 'leased')
+    -- A field that is not there costs as much as one that is.
+    if record[5] and record[5] ~= '0' then record[6] = call('HMGET', key, 'lease_until')[1] end
+    return record
   end,
 
   refilled = token_bucket_refilled,
 
   step = function(record, now, cost, capacity, gain, unit)
-    local full = capacity * unit
-    local level, at, notice, ceiling, leased, lease_until = token_bucket_refilled(record, now, capacity, gain, unit)
-    local left, retry, remaining, reset, next_after = take(level, cost, full, gain, unit)
-    local part = left % unit
+    local full, notice = capacity * unit, 0
+    local tokens, at, fraction, fraction_of = integers(record)
+    local level = tokens and carried(tokens, fraction, fraction_of, at, capacity, unit)
+    local ceiling, leased, lease_until
+    if not level then
+      level, at, notice = full, now, is_foreign(record, 6)
+    elseif record[5] then
+      level, at, notice, ceiling, leased, lease_until = token_bucket_refilled(record, now, capacity, gain, unit)
+    end
+    local left, part, at, retry, remaining, reset, next_after, behind = take(level, at, now, cost, full, gain, unit)
+    if behind > 0 then notice = behind end
     if leased then
       local wait = lease_until - at
       reset = time_to(full, left, ceiling, wait, gain)
@@ -66,7 +77,7 @@ algorithms.tokenbucket = {
 
   -- What is lent stays as it is: only lease.lua changes it.
   write = function(key, record, tokens, at, fraction, fraction_of)
-    tokens, at, fraction, fraction_of = as_text(tokens), as_text(at), as_text(fraction), as_text(fraction_of)
+    tokens, at, fraction, fraction_of = as_text[tokens], as_text[at], as_text[fraction], as_text[fraction_of]
     if record[4] == fraction_of then
       -- A bucket that was full has as much left after each request.
       if record[1] == tokens and record[3] == fraction then return call('HSET', key, 'last_refill', at) end

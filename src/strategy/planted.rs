@@ -58,9 +58,8 @@ pub const FAULTS: &[Planted] = &[
     script(
         "refill-moved-on-denial",
         "a denial moves the refill time and so loses what was gained",
-        "tell(i, retry, remaining, reset, next_after)",
-        "tell(i, retry, remaining, reset, next_after)\n\
-         if retry > 0 then redis.call('HSET', key, 'last_refill', now) end",
+        "local n = 4 * i\n",
+        "local n = 4 * i\nif retry > 0 then redis.call('HSET', key, 'last_refill', now) end\n",
     ),
     script(
         "ttl-rounded-down",
@@ -86,26 +85,25 @@ pub const FAULTS: &[Planted] = &[
     script(
         "denial-charges",
         "a denied request takes what is left",
-        "tell(i, retry, remaining, reset, next_after)",
-        "tell(i, retry, remaining, reset, next_after)\n\
-         if retry > 0 then redis.call('HSET', key, 'tokens', 0) end",
+        "local n = 4 * i\n",
+        "local n = 4 * i\nif retry > 0 then redis.call('HSET', key, 'tokens', 0) end\n",
     ),
     script(
         "tostring",
         "a time is written by tostring, which keeps 14 digits",
-        "as_text(tokens), as_text(at)",
-        "as_text(tokens), tostring(at)",
+        "as_text[tokens], as_text[at]",
+        "as_text[tokens], tostring(at)",
     ),
     script(
         "eviction",
         "records are evicted now and then, each a free refill",
-        "local from, key = i, KEYS[i]",
-        "local from, key = i, KEYS[i]\nif now % 61 == 0 then redis.call('DEL', key) end",
+        "local from, key = i, keys[i]",
+        "local from, key = i, keys[i]\nif now % 61 == 0 then redis.call('DEL', key) end",
     ),
     script(
         "no-expiry",
         "records are written without an expiry",
-        "call('PEXPIREAT', key, as_text(ceil(fresh_at / 1000) + EXPIRY_MARGIN))",
+        "call('PEXPIREAT', key, as_text[ceil(fresh_at / 1000) + EXPIRY_MARGIN])",
         "1",
     ),
     script(
@@ -117,13 +115,13 @@ pub const FAULTS: &[Planted] = &[
     script(
         "remaining-before",
         "what is left is told as it was before the charge",
-        "tell(i, retry, remaining, reset, next_after)",
-        "tell(i, retry, remaining + (retry == 0 and cost or 0), reset, next_after)",
+        "local n = 4 * i\n",
+        "local n = 4 * i\nif retry == 0 then remaining = remaining + cost end\n",
     ),
     script(
         "blind-in-a-call",
         "requests of one key in one call do not see what those before them took",
-        "if KEYS[i + 1] == key then record = { a, b, c, d, e, f } end",
+        "if keys[i + 1] == key then record = { a, b, c, d, e, f, fresh_at } end",
         "",
     ),
     Planted {

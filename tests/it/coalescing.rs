@@ -114,6 +114,22 @@ async fn requests_under_way_share_a_call_in_the_order_in_which_they_came() {
 }
 
 #[tokio::test]
+async fn what_requests_of_several_limits_have_in_common_is_read_and_written_once() {
+    let redis = RedisServer::start();
+    let lua = warm(&redis, &redis.address()).await;
+    let before = ["hmget", "hset"].map(|command| calls(&redis, command));
+    let asked = (0..20)
+        .map(|i| ask(&lua, vec![one("all", 15), one(&format!("own-{i}"), 9)]))
+        .collect();
+    for (i, answer) in all(asked).await.into_iter().enumerate() {
+        assert_eq!(answer.unwrap().admitted, i < 15, "{i}");
+    }
+    let after = ["hmget", "hset"].map(|command| calls(&redis, command));
+    // Of those that are denied the own one is read, and not written.
+    assert_eq!((after[0] - before[0], after[1] - before[1]), (21, 16));
+}
+
+#[tokio::test]
 async fn a_request_alone_leaves_alone() {
     let redis = RedisServer::start();
     let lua = warm(&redis, &redis.address()).await;

@@ -29,6 +29,8 @@ struct Group {
     charged_ago_us: u64,
     /// For each request, which key of its algorithm each charge has.
     requests: Vec<Vec<usize>>,
+    /// Whether the call says which keys stand there more than once, which changes nothing.
+    tells_repeated: bool,
 }
 
 fn quotas() -> [Quota; 2] {
@@ -47,13 +49,22 @@ fn groups() -> impl Strategy<Value = Group> {
     // Rarely the bad key.
     let key = || prop_oneof![12 => 0..KEYS, 1 => Just(BAD)];
     let requests = proptest::collection::vec(proptest::collection::vec(key(), 4), 1..9);
-    (operation, charges, 0..2_usize, 0..50_000_u64, requests).prop_map(
-        |(operation, charges, quota, charged_ago_us, requests)| Group {
+    let parts = (
+        operation,
+        charges,
+        0..2_usize,
+        0..50_000_u64,
+        requests,
+        any::<bool>(),
+    );
+    parts.prop_map(
+        |(operation, charges, quota, charged_ago_us, requests, tells_repeated)| Group {
             operation,
             charges,
             quota,
             charged_ago_us,
             requests,
+            tells_repeated,
         },
     )
 }
@@ -212,9 +223,17 @@ fn call(
 ) -> Vec<Value> {
     let mut call = script.prepare_invoke();
     for (group, requests) in groups {
+        let asked = requests.iter().flatten();
+        let keys: Vec<&str> = asked.map(|asked| asked.charge.key().as_str()).collect();
+        let places = match group.tells_repeated {
+            true => repeated(&keys),
+            false => Vec::new(),
+        };
         call.arg(group.operation)
             .arg(requests.len())
-            .arg(group.charges.len());
+            .arg(group.charges.len())
+            .arg(places.len())
+            .arg(places);
         for &(algorithm, cost, enforced) in &group.charges {
             let mode = match group.operation {
                 "give_back" => charged_at_us,
@@ -226,11 +245,19 @@ fn call(
                 .arg(quota.gain())
                 .arg(quota.unit());
         }
-        for asked in requests.iter().flatten() {
-            call.key(asked.charge.key().as_str());
+        for key in keys {
+            call.key(key);
         }
     }
     call.invoke(connection).unwrap()
+}
+
+/// A place of each key that stands there more than once, counted from 1.
+fn repeated(keys: &[&str]) -> Vec<usize> {
+    let is_first_of_several =
+        |&i: &usize| !keys[..i].contains(&keys[i]) && keys[i + 1..].contains(&keys[i]);
+    let places = (0..keys.len()).filter(is_first_of_several);
+    places.map(|i| i + 1).collect()
 }
 
 /// What the script told each request of `sizes` charges: doubles in one string, then the errors.
@@ -292,10 +319,13 @@ fn script(before: &str) -> Script {
     Script::new(&[before, prelude, LUA, driver].concat())
 }
 
-/// Requests of one group, of which one record cannot be written; the second bucket holds one token only.
-#[test]
-fn a_record_that_cannot_be_written_is_told_to_those_who_were_to_change_it() {
-    let redis = RedisServer::start();
+/// What requests of one group are told where the record `full` cannot be written, whether they are admitted or the code of
+/// the error, and which records are written. The second bucket holds one token only.
+fn told_where_one_is_refused<const N: usize>(
+    redis: &RedisServer,
+    requests: &[[&str; 2]; N],
+    repeated: &[usize],
+) -> ([Result<bool, String>; N], String) {
     let refusing = r#"
         local server = redis
         local redis = setmetatable({}, { __index = server })
@@ -304,6 +334,31 @@ fn a_record_that_cannot_be_written_is_told_to_those_who_were_to_change_it() {
           return server.pcall(command, ...)
         end
     "#;
+    redis.run::<()>(&["FLUSHALL"]);
+    let script = script(refusing);
+    let mut call = script.prepare_invoke();
+    for key in requests.as_flattened() {
+        call.key(*key);
+    }
+    call.arg("charge").arg(N).arg(2);
+    call.arg(repeated.len()).arg(repeated);
+    for capacity in [9, 1] {
+        call.arg("tokenbucket").arg(1).arg(1);
+        call.arg(capacity).arg(1).arg(1_000_000_000_u64);
+    }
+    let reply: Vec<Value> = call.invoke(&mut redis.connection()).unwrap();
+    let told = told(&reply[2..], [2; N].into_iter()).into_iter();
+    let is_admitted = |told: Vec<[u64; 4]>| told.iter().all(|charge| charge[0] == 0);
+    let told: Vec<_> = told.map(|told| told.map(is_admitted)).collect();
+    let mut written: Vec<String> = redis.run(&["KEYS", "*"]);
+    written.sort_unstable();
+    (told.try_into().unwrap(), written.concat())
+}
+
+#[test]
+fn a_record_that_cannot_be_written_is_told_to_those_who_were_to_change_it() {
+    let redis = RedisServer::start();
+    let [partly, oom] = ["PARTLY", "OOM"].map(|code| Err(code.to_owned()));
     let requests = [
         ["a", "full"],
         ["b", "c"],
@@ -311,27 +366,23 @@ fn a_record_that_cannot_be_written_is_told_to_those_who_were_to_change_it() {
         ["a", "full"],
         ["e", "c"],
     ];
-    let script = script(refusing);
-    let mut call = script.prepare_invoke();
-    for key in requests.as_flattened() {
-        call.key(*key);
-    }
-    call.arg("charge").arg(requests.len()).arg(2);
-    for capacity in [9, 1] {
-        call.arg("tokenbucket").arg(1).arg(1);
-        call.arg(capacity).arg(1).arg(1_000_000_000_u64);
-    }
-    let reply: Vec<Value> = call.invoke(&mut redis.connection()).unwrap();
-    let told = told(&reply[2..], [2; 5].into_iter()).into_iter();
-    let is_admitted = |told: Vec<[u64; 4]>| told.iter().all(|charge| charge[0] == 0);
-    let told: Vec<_> = told.map(|told| told.map(is_admitted)).collect();
-    let [partly, oom] = ["PARTLY", "OOM"].map(|code| Err(code.to_owned()));
+    let (told, written) = told_where_one_is_refused(&redis, &requests, &[1, 2, 4]);
     // The third changed nothing and heard of nothing that was written; the fourth did, of the first key.
-    assert_eq!(told, [partly, Ok(true), oom, Ok(false), Ok(false)]);
-    let written: Vec<bool> = ["a", "b", "c", "d", "e", "full"]
-        .map(|key| redis.run::<bool>(&["EXISTS", key]))
-        .into();
-    assert_eq!(written, [true, true, true, false, false, false]);
+    let expected = [partly.clone(), Ok(true), oom.clone(), Ok(false), Ok(false)];
+    assert_eq!((told, &*written), (expected, "abc"));
+
+    // The same where each is written at once: whoever is refused has changed nothing, and so it is for the next.
+    let (told, written) = told_where_one_is_refused(&redis, &requests, &[]);
+    let expected = [oom.clone(), Ok(true), oom.clone(), oom.clone(), Ok(false)];
+    assert_eq!((told, &*written), (expected, "bc"));
+
+    // The last is written first.
+    let (told, written) = told_where_one_is_refused(&redis, &[["full", "a"]], &[]);
+    assert_eq!((told, &*written), ([partly.clone()], "a"));
+    // One at once, another of which others have a part at the end.
+    let requests = [["a", "full"], ["b", "full"]];
+    let (told, written) = told_where_one_is_refused(&redis, &requests, &[2]);
+    assert_eq!((told, &*written), ([partly, oom], "a"));
 }
 
 #[test]

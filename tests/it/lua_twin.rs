@@ -87,7 +87,7 @@ fn tampering() -> impl Strategy<Value = Vec<(usize, String)>> {
     ];
     let text = prop_oneof![
         6 => number.prop_map(|number| number.to_string()),
-        1 => "(|-?[0-9]{1,17}|[0-9]\\.5|1e3|0x10|nan| 7)",
+        1 => "(|-?0{0,20}[0-9]{1,17}|[0-9]\\.5|1e3|0x10|nan| 7)",
     ];
     prop_oneof![3 => Just(Vec::new()), 2 => proptest::collection::vec((0_usize..6, text), 1..6)]
 }

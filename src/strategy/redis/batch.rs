@@ -8,7 +8,7 @@ use redis::{Cmd, Value};
 use smallvec::SmallVec;
 
 use super::fault::classify_text;
-use super::question::{Answer, NUMBERS, Question, Told};
+use super::question::{Answer, NUMBERS, Question, Told, hashed};
 use crate::algorithm::Notice;
 
 /// Most requests, and most keys, of one call.
@@ -28,9 +28,25 @@ pub(super) fn call(command: &str, script: &str, questions: &[&Question]) -> Cmd 
         cmd.arg(key.as_str());
     }
     for group in questions.chunk_by(|one, next| one.is_like(next)) {
-        group[0].head(group.len(), &mut cmd);
+        group[0].head(group.len(), &repeated(group), &mut cmd);
     }
     cmd
+}
+
+/// A place, counted from 1, of each key that stands in a group more than once; of requests of one charge the script needs
+/// none, for these stand side by side.
+fn repeated(group: &[&Question]) -> SmallVec<[usize; 4]> {
+    if group[0].len() == 1 {
+        return SmallVec::new();
+    }
+    let keys = group.iter().flat_map(|question| question.keys());
+    let hashes = keys.map(|key| hashed(key.as_str())).zip(1..);
+    let mut places: SmallVec<[(u64, usize); MOST_REQUESTS]> = hashes.collect();
+    places.sort_unstable();
+    let same = places.chunk_by(|(one, _), (next, _)| one == next);
+    same.filter(|places| places.len() > 1)
+        .map(|places| places[0].1)
+        .collect()
 }
 
 /// What a call told each question, in their order, and what an operator should hear of once; `None` when it makes no
@@ -127,15 +143,32 @@ mod tests {
     use crate::strategy::Fault;
 
     fn question(charges: usize) -> Question {
+        asking(&(0..charges).collect::<Vec<_>>())
+    }
+
+    fn asking(names: &[usize]) -> Question {
         let quota = Quota::new(9, 1, Duration::from_secs(1)).unwrap();
         let algorithm = &TokenBucket;
-        let charge = |i: usize| {
+        let charge = |i: &usize| {
             let identity = Identity::new().with_part(i.to_string().as_bytes());
             let key = Key::new("t:", algorithm, &RuleName::default_rule(), &identity);
             Charge::new(key, Limit { algorithm, quota }, Cost::MIN).unwrap()
         };
-        let charges: Vec<_> = (0..charges).map(charge).collect();
+        let charges: Vec<_> = names.iter().map(charge).collect();
         Question::asking(&charges, Intent::Charge)
+    }
+
+    #[test]
+    fn a_key_that_stands_there_again_has_a_place() {
+        for (group, expected) in [
+            (&[[1, 2], [3, 4], [5, 6]], &[][..]),
+            (&[[1, 2], [3, 1], [1, 2]], &[1, 2]),
+        ] {
+            let questions = group.each_ref().map(|names| asking(names));
+            let mut places = repeated(&questions.each_ref());
+            places.sort_unstable();
+            assert_eq!(&*places, expected);
+        }
     }
 
     fn packed(numbers: &[f64]) -> Value {

@@ -32,7 +32,7 @@ if leased and lease_until == epoch then
     local ceiling = leased < capacity and (capacity - leased) * unit or 0
     level = min(level + min(returned, settled, capacity) * unit, ceiling)
     local part = level % unit
-    record = { (level - part) / unit, at, part, unit, leased, leased > 0 and lease_until or 0 }
+    record = { (level - part) / unit, at, part, unit, leased, leased > 0 and lease_until or 0, now }
     changed = record
   end
 end
@@ -61,8 +61,8 @@ if changed then
   else
     fresh_at = kept + ceil_div(full - units, gain)
   end
-  local added = call('HSET', key, 'tokens', as_text(whole), 'last_refill', as_text(kept), 'fraction', as_text(part),
-    'fraction_of', as_text(of), 'leased', as_text(lent), 'lease_until', as_text(lent_until))
+  local added = call('HSET', key, 'tokens', as_text[whole], 'last_refill', as_text[kept], 'fraction', as_text[part],
+    'fraction_of', as_text[of], 'leased', as_text[lent], 'lease_until', as_text[lent_until])
   if type(added) == 'table' and added.err then return added end
   local expires = call('PEXPIREAT', key, ceil(fresh_at / 1000) + EXPIRY_MARGIN)
   if type(expires) == 'table' and expires.err then return redis.error_reply('PARTLY done: ' .. expires.err) end

@@ -30,21 +30,18 @@ local EXACT = 2^53                               -- below it a number holds ever
 -- number stands for itself: a record that this script has decided on before is one of numbers.
 local function integer(text)
   if type(text) == 'number' then return text end
-  if not text or #text > 16 or not find(text, '^%d+$') then return nil end
+  if not text or not find(text, '^%d+$') then return nil end
   local number = text + 0
   if number < EXACT then return number end
 end
 
--- The same of four at once, which is cheaper; nothing if one of them is none.
-local function integers(a, b, c, d)
+-- The same of the first four of a record at once, which is cheaper; nothing if one of them is none.
+local function integers(record)
+  local a, b, c, d = record[1], record[2], record[3], record[4]
+  if record[7] then return a, b, c, d end
   if not (a and b and c and d) then return nil end
-  if type(a) == 'number' then return a, b, c, d end
-  if #a == 0 or #b == 0 or #c == 0 or #d == 0 or #a > 16 or #b > 16 or #c > 16 or #d > 16
-      or not find(a .. b .. c .. d, '^%d+$') then
-    return nil
-  end
-  a, b, c, d = a + 0, b + 0, c + 0, d + 0
-  if a < EXACT and b < EXACT and c < EXACT and d < EXACT then return a, b, c, d end
+  if a == '' or b == '' or c == '' or d == '' or not find(a .. b .. c .. d, '^%d+$') then return nil end
+  return a + 0, b + 0, c + 0, d + 0
 end
 
 -- Exact: a quotient of integers below 2^53 rounds to an integer only if it is one.
@@ -57,15 +54,13 @@ end
 local DECIMAL = format('%d', LATEST) == '4503599627370496' and '%d' or '%.0f'
 
 -- An integer that many records have, such as the moment or what is of a quota, as it is written.
-local written = {}
-local function as_text(number)
-  local text = written[number]
-  if not text then
-    text = format(DECIMAL, number)
-    written[number] = text
-  end
-  return text
-end
+local as_text = setmetatable({}, {
+  __index = function(known, number)
+    local text = format(DECIMAL, number)
+    known[number] = text
+    return text
+  end,
+})
 
 -- A notice if any of the first n fields is there: then something is, but nothing of ours.
 local function is_foreign(record, n)

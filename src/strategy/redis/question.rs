@@ -128,9 +128,11 @@ impl Question {
         self.parts.iter().map(|part| &part.key)
     }
 
-    /// Appends the head of a group of `count` questions like this one, as `driver.lua` reads it.
-    pub(super) fn head(&self, count: usize, cmd: &mut redis::Cmd) {
+    /// Appends the head of a group of `count` questions like this one, of which the keys at these places stand elsewhere too,
+    /// as `driver.lua` reads it.
+    pub(super) fn head(&self, count: usize, repeated: &[usize], cmd: &mut redis::Cmd) {
         cmd.arg(self.operation).arg(count).arg(self.parts.len());
+        cmd.arg(repeated.len()).arg(repeated);
         for part in &self.parts {
             cmd.arg(part.algorithm.name())
                 .arg(part.mode)
@@ -143,7 +145,7 @@ impl Question {
 }
 
 /// A hash that is cheap. Who finds collisions gains nothing: what it brings together is compared before it counts as one.
-fn hashed(text: &str) -> u64 {
+pub(super) fn hashed(text: &str) -> u64 {
     let (words, rest) = text.as_bytes().as_chunks::<8>();
     let hash = (words.iter()).fold(text.len() as u64, |hash, word| {
         mixed(hash, u64::from_le_bytes(*word))
