@@ -1,5 +1,6 @@
 //! A redis-server process of the test's own, on a port of its own.
 
+use std::iter;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
@@ -110,6 +111,21 @@ impl RedisServer {
         redis::cmd(words[0])
             .arg(&words[1..])
             .query(&mut self.connection())
+    }
+
+    /// Returns once the server's clock, which was moved, reads that time, in microseconds since 1970: that of Valkey 9.1 takes
+    /// up to a millisecond.
+    pub(crate) fn reaches_us(&self, time_us: u64) {
+        let mut connection = self.connection();
+        let reads_us = || {
+            let (seconds, micros): (u64, u64) = redis::cmd("TIME").query(&mut connection).unwrap();
+            seconds * 1_000_000 + micros
+        };
+        assert!(
+            iter::repeat_with(reads_us)
+                .take(1_000_000)
+                .any(|now_us| now_us >= time_us)
+        );
     }
 
     /// When that key expires, in milliseconds since 1970, to one either way.
