@@ -5,7 +5,7 @@ local function gcra_level(record, capacity, unit)
   local tat, tat_fraction, at, old_capacity = integers(record)
   local old_gain, old_unit = integer(record[5]), integer(record[6])
   if not (tat and old_gain and old_unit
-      and tat >= at and tat_fraction < old_gain and old_unit > 0 and old_capacity * old_unit < EXACT) then
+      and tat < EXACT and tat >= at and tat_fraction < old_gain and old_unit > 0 and old_capacity * old_unit < EXACT) then
     return nil
   end
   -- An inexact sum is above 2^53 and so above any full bucket.

@@ -7,7 +7,7 @@ local function token_bucket_level(record, capacity, unit)
   if not tokens then return nil end
   local level = carried(tokens, fraction, fraction_of, at, capacity, unit)
   if not record[5] then return level, at end
-  local leased, lease_until = record[5] and integer(record[5]), record[6] and integer(record[6])
+  local leased, lease_until = integer(record[5]), integer(record[6])
   if not level or not leased or not lease_until or leased == 0
       or lease_until <= at or lease_until > at + LONGEST_LEASE then
     return level, at
@@ -33,7 +33,7 @@ end
 algorithms.tokenbucket = {
   read = function(key)
     local record = call('HMGET', key, 'tokens', 'last_refill', 'fraction', 'fraction_of', 'leased')
-    -- A field that is not there costs as much as one that is.
+    -- A field that is not there costs as much as one that is. A record of nothing but this one counts as none.
     if record[5] and record[5] ~= '0' then record[6] = call('HMGET', key, 'lease_until')[1] end
     return record
   end,
@@ -75,9 +75,13 @@ algorithms.tokenbucket = {
     return at + ceil_div(full - level, gain), (level - part) / unit, at, part, unit
   end,
 
-  -- What is lent stays as it is: only lease.lua changes it.
-  write = function(key, record, tokens, at, fraction, fraction_of)
+  -- What is lent stays as it is, for only lease.lua changes it; what is lent no more is written off.
+  write = function(key, record, tokens, at, fraction, fraction_of, leased)
     tokens, at, fraction, fraction_of = as_text[tokens], as_text[at], as_text[fraction], as_text[fraction_of]
+    if record[5] and record[5] ~= '0' and not leased then
+      return call('HSET', key, 'tokens', tokens, 'last_refill', at, 'fraction', fraction, 'fraction_of', fraction_of,
+        'leased', '0')
+    end
     if record[4] == fraction_of then
       -- A bucket that was full has as much left after each request.
       if record[1] == tokens and record[3] == fraction then return call('HSET', key, 'last_refill', at) end

@@ -11,7 +11,7 @@
 //! read them, and `fraction / fraction_of`, the part of a token that is on its way. It is absent when full.
 //!
 //! **Leases.** Instances may take tokens ahead and spend them by themselves. `leased` says how many they may still hold
-//! and `lease_until` until when; so long the bucket refills only to `capacity - leased`. Steps leave both as they are.
+//! and `lease_until` until when; so long the bucket refills only to `capacity - leased`. Steps leave both as they are until then.
 //!
 //! **Cost.** O(1) in time and space per key.
 //!

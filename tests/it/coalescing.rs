@@ -118,15 +118,29 @@ async fn what_requests_of_several_limits_have_in_common_is_read_and_written_once
     let redis = RedisServer::start();
     let lua = warm(&redis, &redis.address()).await;
     let before = ["hmget", "hset"].map(|command| calls(&redis, command));
-    let asked = (0..20)
-        .map(|i| ask(&lua, vec![one("all", 15), one(&format!("own-{i}"), 9)]))
-        .collect();
-    for (i, answer) in all(asked).await.into_iter().enumerate() {
-        assert_eq!(answer.unwrap().admitted, i < 15, "{i}");
+    // Two groups, of 20 requests each.
+    let asked = (0..40).map(|i| {
+        let (all, capacity) = [("even", 15), ("odd", 16)][i % 2];
+        ask(&lua, vec![one(all, capacity), one(&format!("own-{i}"), 9)])
+    });
+    for (i, answer) in all(asked.collect()).await.into_iter().enumerate() {
+        assert_eq!(answer.unwrap().admitted, i / 2 < 15 + i % 2, "{i}");
     }
     let after = ["hmget", "hset"].map(|command| calls(&redis, command));
     // Of those that are denied the own one is read, and not written.
-    assert_eq!((after[0] - before[0], after[1] - before[1]), (21, 16));
+    assert_eq!(
+        (after[0] - before[0], after[1] - before[1]),
+        (2 + 40, 2 + 31)
+    );
+
+    let peeks = (0..20).map(|_| {
+        let lua = lua.clone();
+        tokio::spawn(async move { lua.peek(&[one("even", 15)]).await })
+    });
+    for answer in all(peeks.collect()).await {
+        assert!(!answer.unwrap().admitted);
+    }
+    assert_eq!(calls(&redis, "hmget"), after[0] + 1);
 }
 
 #[tokio::test]

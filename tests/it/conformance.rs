@@ -350,7 +350,9 @@ async fn what_is_given_back_can_be_taken_again() {
         }
         stack.strategy.give_back(receipts).await.unwrap();
         let peeked = stack.strategy.peek(&charges).await.unwrap();
-        assert_eq!(peeked.decisions[1].remaining, 9, "{name:?}");
+        // What a bucket gained between the first of them and the last is not given back: the least part of a token.
+        let left = peeked.decisions[1].remaining;
+        assert!((8..=9).contains(&left), "{name:?}: {left}");
 
         // Never above the capacity, and never a record where there is none.
         let receipts = decide(&stack, &charges[..1])

@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use redis::{Connection, Script, Value};
-use tollgate::algorithm::{ALL, Algorithm, Intent, LUA, Notice, Remembered, judge};
+use tollgate::algorithm::{ALL, Algorithm, Intent, Kept, LUA, Notice, Remembered, State, judge};
 use tollgate::{Charge, Decision, Quota, Verdict};
 
 use crate::bench::{RedisServer, charge};
@@ -128,6 +128,8 @@ type Told = Result<Vec<[u64; 4]>, String>;
 #[derive(Default)]
 struct Model {
     records: HashMap<String, Remembered>,
+    /// When each that was written is fresh again, in microseconds since 1970.
+    fresh_at_us: HashMap<String, u64>,
     notices: HashSet<Notice>,
 }
 
@@ -147,8 +149,7 @@ impl Model {
         let judged = judge(&charges, intent, remembered, now_us);
         for write in &judged.writes {
             let key = charges[write.charge].key().as_str().to_owned();
-            self.records
-                .insert(key, Remembered::State(write.kept.state));
+            self.keep(key, write.kept);
         }
         self.notices.extend(judged.notices);
         Ok(numbers(&judged.verdict))
@@ -166,11 +167,15 @@ impl Model {
                     charge.cost(),
                 )
             {
-                self.records
-                    .insert(key.to_owned(), Remembered::State(kept.state));
+                self.keep(key.to_owned(), kept);
             }
         }
         vec![[0; 4]; asked.len()]
+    }
+
+    fn keep(&mut self, key: String, kept: Kept) {
+        self.fresh_at_us.insert(key.clone(), kept.fresh_at_us);
+        self.records.insert(key, Remembered::State(kept.state));
     }
 
     fn remembered(&self, key: &str) -> Remembered {
@@ -184,20 +189,34 @@ impl Model {
         let Remembered::State(state) = self.remembered(key) else {
             return true;
         };
-        let fields = limit.algorithm.fields();
-        let mut both = redis::pipe();
-        both.cmd("HMGET").arg(key).arg(fields).cmd("TIME");
-        let (held, (seconds, micros)): (Vec<Option<u64>>, (u64, u64)) =
-            both.query(connection).unwrap();
+        let (required, optional) = (limit.algorithm.fields(), limit.algorithm.optional_fields());
+        let mut all = redis::pipe();
+        all.atomic().cmd("HMGET").arg(key).arg(required);
+        // It answers one field too, so that there is one to ask for.
+        all.cmd("HMGET").arg(key).arg(optional).arg("none");
+        all.cmd("PTTL").arg(key).cmd("TIME");
+        type Held = (Vec<Option<u64>>, Vec<Option<u64>>, i64, (u64, u64));
+        let (held, lent, left_ms, (seconds, micros)): Held = all.query(connection).unwrap();
+        let now_us = seconds * 1_000_000 + micros;
         if held.iter().all(Option::is_none) {
             // It may be forgotten as soon as it equals a fresh one.
-            let now_us = seconds * 1_000_000 + micros;
             let remembered = Remembered::State(state);
             let standing = limit.algorithm.standing(&limit.quota, &remembered, now_us);
             return standing.reset_after_us == 0;
         }
-        held.into_iter()
-            .eq(state.0[..fields.len()].iter().map(|value| Some(*value)))
+        let (own, others) = state.0.split_at(required.len());
+        let is_lent = |lent: &[Option<u64>]| lent[0].unwrap_or(0) > 0;
+        let lent_alike = match optional {
+            [] => true,
+            _ if others[0] > 0 => lent.iter().zip(others).take(2).all(|(l, o)| *l == Some(*o)),
+            _ => !is_lent(&lent) || !self.fresh_at_us.contains_key(key),
+        };
+        let expires_alike = self.fresh_at_us.get(key).is_none_or(|fresh_at_us| {
+            let expected_ms = fresh_at_us.div_ceil(1_000) + 1_000;
+            let expires_ms = (now_us / 1_000).saturating_add_signed(left_ms);
+            expires_ms.abs_diff(expected_ms) <= 1
+        });
+        held.into_iter().eq(own.iter().map(|value| Some(*value))) && lent_alike && expires_alike
     }
 }
 
@@ -292,23 +311,34 @@ fn told(answers: &[Value], sizes: impl Iterator<Item = usize>) -> Vec<Told> {
     told
 }
 
-/// Puts a string where no record can be, and into each first record something that is not ours.
+/// Puts a string where no record can be, into each first record something that is not ours, and into each second one, where
+/// tokens can be lent, a lease: one that lasts, one that is over, one that cannot be.
 fn seed(case: u32, model: &mut Model, connection: &mut Connection) {
+    let (seconds, _): (u64, u64) = redis::cmd("TIME").query(connection).unwrap();
+    let now_us = seconds * 1_000_000;
     for algorithm in ALL {
-        let key = |key| asked(case, *algorithm, key, quotas()[0], 1, true);
-        let (foreign, bad) = (key(0), key(BAD));
-        let (foreign, bad) = (foreign.charge.key().as_str(), bad.charge.key().as_str());
-        let mut both = redis::pipe();
-        both.cmd("SET").arg(bad).arg("a string").ignore();
-        both.cmd("HSET")
-            .arg(foreign)
-            .arg(algorithm.fields()[0])
-            .arg("odd")
-            .ignore();
-        both.query::<()>(connection).unwrap();
-        model
-            .records
-            .insert(foreign.to_owned(), Remembered::Foreign);
+        let key = |key| asked(case, *algorithm, key, quotas()[0], 1, true).charge;
+        let [foreign, lent, bad] = [0, 1, BAD].map(|i| key(i).key().as_str().to_owned());
+        let mut all = redis::pipe();
+        all.cmd("SET").arg(bad).arg("a string").ignore();
+        let odd = ["odd", ""][case as usize % 2];
+        all.cmd("HSET").arg(&foreign);
+        for (i, field) in algorithm.fields().iter().enumerate() {
+            all.arg(field).arg(if i == 1 { odd } else { "1" });
+        }
+        if let [leased, lease_until] = algorithm.optional_fields() {
+            let until_us = [5_000_000, -1, 120_000_000][case as usize % 3];
+            let until_us = now_us.saturating_add_signed(until_us);
+            let state = [5, now_us, 0, quotas()[0].unit(), 4, until_us];
+            all.cmd("HSET").arg(&lent);
+            for (field, value) in algorithm.fields().iter().zip(state) {
+                all.arg(field).arg(value);
+            }
+            all.arg(leased).arg(4).arg(lease_until).arg(until_us);
+            model.records.insert(lent, Remembered::State(State(state)));
+        }
+        all.exec(connection).unwrap();
+        model.records.insert(foreign, Remembered::Foreign);
     }
 }
 
@@ -319,10 +349,16 @@ fn script(before: &str) -> Script {
     Script::new(&[before, prelude, LUA, driver].concat())
 }
 
-/// What requests of one group are told where the record `full` cannot be written, whether they are admitted or the code of
-/// the error, and which records are written. The second bucket holds one token only.
+/// What is refused of the record `full`, and whether the second charge is enforced.
+const HSET: (&str, bool) = ("HSET", true);
+const PEXPIREAT: (&str, bool) = ("PEXPIREAT", true);
+const HSET_OBSERVED: (&str, bool) = ("HSET", false);
+
+/// What requests of one group are told where that is refused, whether they are admitted or the code of the error, and which
+/// records are written. The second bucket holds one token only.
 fn told_where_one_is_refused<const N: usize>(
     redis: &RedisServer,
+    (refused, is_enforced): (&str, bool),
     requests: &[[&str; 2]; N],
     repeated: &[usize],
 ) -> ([Result<bool, String>; N], String) {
@@ -330,20 +366,20 @@ fn told_where_one_is_refused<const N: usize>(
         local server = redis
         local redis = setmetatable({}, { __index = server })
         function redis.pcall(command, ...)
-          if command == 'HSET' and ... == 'full' then return { err = 'OOM no room' } end
+          if command == 'REFUSED' and ... == 'full' then return { err = 'OOM no room' } end
           return server.pcall(command, ...)
         end
     "#;
     redis.run::<()>(&["FLUSHALL"]);
-    let script = script(refusing);
+    let script = script(&refusing.replace("REFUSED", refused));
     let mut call = script.prepare_invoke();
     for key in requests.as_flattened() {
         call.key(*key);
     }
     call.arg("charge").arg(N).arg(2);
     call.arg(repeated.len()).arg(repeated);
-    for capacity in [9, 1] {
-        call.arg("tokenbucket").arg(1).arg(1);
+    for (capacity, is_enforced) in [(9, true), (1, is_enforced)] {
+        call.arg("tokenbucket").arg(u8::from(is_enforced)).arg(1);
         call.arg(capacity).arg(1).arg(1_000_000_000_u64);
     }
     let reply: Vec<Value> = call.invoke(&mut redis.connection()).unwrap();
@@ -366,23 +402,33 @@ fn a_record_that_cannot_be_written_is_told_to_those_who_were_to_change_it() {
         ["a", "full"],
         ["e", "c"],
     ];
-    let (told, written) = told_where_one_is_refused(&redis, &requests, &[1, 2, 4]);
+    let (told, written) = told_where_one_is_refused(&redis, HSET, &requests, &[1, 2, 4]);
     // The third changed nothing and heard of nothing that was written; the fourth did, of the first key.
     let expected = [partly.clone(), Ok(true), oom.clone(), Ok(false), Ok(false)];
     assert_eq!((told, &*written), (expected, "abc"));
 
     // The same where each is written at once: whoever is refused has changed nothing, and so it is for the next.
-    let (told, written) = told_where_one_is_refused(&redis, &requests, &[]);
+    let (told, written) = told_where_one_is_refused(&redis, HSET, &requests, &[]);
     let expected = [oom.clone(), Ok(true), oom.clone(), oom.clone(), Ok(false)];
     assert_eq!((told, &*written), (expected, "bc"));
 
     // The last is written first.
-    let (told, written) = told_where_one_is_refused(&redis, &[["full", "a"]], &[]);
+    let (told, written) = told_where_one_is_refused(&redis, HSET, &[["full", "a"]], &[]);
     assert_eq!((told, &*written), ([partly.clone()], "a"));
+    // Written without an expiry; then nothing more is.
+    let (told, written) = told_where_one_is_refused(&redis, PEXPIREAT, &[["a", "full"]], &[]);
+    assert_eq!((told, &*written), ([partly.clone()], "full"));
+
     // One at once, another of which others have a part at the end.
     let requests = [["a", "full"], ["b", "full"]];
-    let (told, written) = told_where_one_is_refused(&redis, &requests, &[2]);
-    assert_eq!((told, &*written), ([partly, oom], "a"));
+    let (told, written) = told_where_one_is_refused(&redis, HSET, &requests, &[2]);
+    assert_eq!((told, &*written), ([partly.clone(), oom], "a"));
+    let (told, written) = told_where_one_is_refused(&redis, HSET_OBSERVED, &requests, &[2]);
+    assert_eq!((told, &*written), ([partly.clone(), partly.clone()], "ab"));
+    // The one that is refused at once comes after another was changed for the end.
+    let requests = [["full", "a"], ["b", "a"]];
+    let (told, written) = told_where_one_is_refused(&redis, HSET, &requests, &[2]);
+    assert_eq!((told, &*written), ([partly, Ok(false)], "a"));
 }
 
 #[test]

@@ -83,13 +83,21 @@ fn tampering() -> impl Strategy<Value = Vec<(usize, String)>> {
         sized(1 << 53),
         Just(LATEST_US),
         Just(1 << 50),
+        Just(1 << 53),
         (0_u64..1_000_000_000).prop_map(|d| NOON - d)
     ];
     let text = prop_oneof![
         6 => number.prop_map(|number| number.to_string()),
-        1 => "(|-?0{0,20}[0-9]{1,17}|[0-9]\\.5|1e3|0x10|nan| 7)",
+        1 => "(|-?0{0,20}[0-9]{1,20}|[0-9]\\.5|1e3|0x10|nan| 7)",
     ];
-    prop_oneof![3 => Just(Vec::new()), 2 => proptest::collection::vec((0_usize..6, text), 1..6)]
+    // One that is ours but for its first number.
+    let numbers = [1 << 53, 0, LATEST_US, Quota::LARGEST, 1, 7];
+    let last = (0..6).zip(numbers.map(|number| number.to_string()));
+    prop_oneof![
+        30 => Just(Vec::new()),
+        20 => proptest::collection::vec((0_usize..6, text), 1..6),
+        1 => Just(last.collect()),
+    ]
 }
 
 fn cases() -> impl Strategy<Value = Case> {

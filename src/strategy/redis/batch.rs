@@ -33,10 +33,10 @@ pub(super) fn call(command: &str, script: &str, questions: &[&Question]) -> Cmd 
     cmd
 }
 
-/// A place, counted from 1, of each key that stands in a group more than once; of requests of one charge the script needs
-/// none, for these stand side by side.
+/// A place, counted from 1, of each key that stands in a group more than once; of the usual requests the script needs none,
+/// for these stand side by side. One more does no harm, so hashes are enough.
 fn repeated(group: &[&Question]) -> SmallVec<[usize; 4]> {
-    if group[0].len() == 1 {
+    if group[0].is_usual() {
         return SmallVec::new();
     }
     let keys = group.iter().flat_map(|question| question.keys());

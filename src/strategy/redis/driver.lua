@@ -87,7 +87,7 @@ local function charge_each(first, last, algorithm, cost, capacity, gain, unit)
 end
 
 -- Any other requests: so many, each of these charges, the first one's keys after the one at `before`; `shared`, if there is
--- one, is true for keys that stand there more than once. It says what is quicker, and not what comes out.
+-- one, is true for keys that stand there more than once. It says what is quicker, and nothing else as long as writes succeed.
 local function decide_all(operation, before, requests, charges, shared)
   local count, takes_rest = #charges, operation == 'debit'
   -- What is shared, and all that is given back, stays here until all are decided: of each algorithm the records by key, as
@@ -103,7 +103,7 @@ local function decide_all(operation, before, requests, charges, shared)
   local base, is_changed, is_written, refused
 
   -- The record of a charge, or an error.
-  local function find(charge, key)
+  local function record_of(charge, key)
     local records = charge.records
     local record = records[key]
     if not record then
@@ -129,7 +129,7 @@ local function decide_all(operation, before, requests, charges, shared)
 
   local function give_back()
     for i = 1, count do
-      local record = find(charges[i], keys[base + i])
+      local record = record_of(charges[i], keys[base + i])
       if record.err then return record.err end
     end
     for i, charge in ipairs(charges) do
@@ -148,7 +148,7 @@ local function decide_all(operation, before, requests, charges, shared)
     if i > count then return nil, takes end
     local charge, key = charges[i], keys[base + i]
     local is_shared = shared and shared[key]
-    local record, step = is_shared and find(charge, key) or charge.read(key), charge.step
+    local record, step = is_shared and record_of(charge, key) or charge.read(key), charge.step
     if record.err then return record.err end
     local capacity, gain, unit = charge.capacity, charge.gain, charge.unit
     local retry, remaining, reset, next_after, notice, fresh_at, a, b, c, d, e, f =
@@ -236,7 +236,10 @@ local a, before = 1, 0
 while a <= #arguments do
   local operation, requests, count = arguments[a], arguments[a + 1] + 0, arguments[a + 2] + 0
   local repeated, shared = arguments[a + 3] + 0, {}
-  for i = a + 4, a + 3 + repeated do shared[keys[before + arguments[i]]] = true end
+  for i = a + 4, a + 3 + repeated do
+    local key = keys[before + arguments[i]]
+    if key then shared[key] = true end
+  end
   a = a + 4 + repeated
   if operation == 'charge' and count == 1 then
     charge_each(before + 1, before + requests, algorithms[arguments[a]], arguments[a + 2] + 0,

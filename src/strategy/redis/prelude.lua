@@ -1,7 +1,8 @@
 -- What the algorithms share. The whole script is this file, the algorithms and the driver, one after the other.
 --
 -- An algorithm has
---   read(key)        its record in Redis: a table of its fields, or an error
+--   read(key)        its record in Redis: a table of its fields, at most six, or an error. One that this script has decided on
+--                    before is one of numbers, and its seventh is when it is fresh again
 --   step(record, now, cost, capacity, gain, unit)
 --                    retry_after (0 if the cost is taken), how the bucket stands then (remaining, reset_after, next_after),
 --                    a notice; of a bucket from which it was taken also when that is fresh again, and its record
@@ -27,7 +28,7 @@ local LONGEST_FILL = 50 * 365 * 86400000000      -- microseconds
 local EXACT = 2^53                               -- below it a number holds every integer
 
 -- A plain decimal below 2^53 as a number; nil for anything else, and for the false that stands for a missing field. A
--- number stands for itself: a record that this script has decided on before is one of numbers.
+-- number stands for itself.
 local function integer(text)
   if type(text) == 'number' then return text end
   if not text or not find(text, '^%d+$') then return nil end
@@ -35,7 +36,7 @@ local function integer(text)
   if number < EXACT then return number end
 end
 
--- The same of the first four of a record at once, which is cheaper; nothing if one of them is none.
+-- The first four of a record as numbers, whatever their size, which the algorithms look at; nothing if one is no plain decimal.
 local function integers(record)
   local a, b, c, d = record[1], record[2], record[3], record[4]
   if record[7] then return a, b, c, d end

@@ -118,6 +118,11 @@ impl Question {
             && (self.parts.iter().zip(&other.parts)).all(|(part, other)| part.is_like(other))
     }
 
+    /// Whether it is one of those that the script has a straight path for.
+    pub(super) fn is_usual(&self) -> bool {
+        self.operation == "charge" && self.parts.len() == 1
+    }
+
     /// How many keys it has.
     pub(super) fn len(&self) -> usize {
         self.parts.len()
@@ -144,7 +149,8 @@ impl Question {
     }
 }
 
-/// A hash that is cheap. Who finds collisions gains nothing: what it brings together is compared before it counts as one.
+/// A hash that is cheap. Who finds collisions gains nothing: what it brings together is compared before it counts as one, or
+/// need not be one.
 pub(super) fn hashed(text: &str) -> u64 {
     let (words, rest) = text.as_bytes().as_chunks::<8>();
     let hash = (words.iter()).fold(text.len() as u64, |hash, word| {
