@@ -29,7 +29,7 @@ struct Group {
     charged_ago_us: u64,
     /// For each request, which key of its algorithm each charge has.
     requests: Vec<Vec<usize>>,
-    /// Whether the call says which keys stand there more than once, which changes nothing.
+    /// Whether the call says which keys stand there more than once, or names places that are none. It changes nothing.
     tells_repeated: bool,
 }
 
@@ -122,7 +122,7 @@ fn asked(
 }
 
 /// What one request is told: the numbers of its charges, or the code of an error.
-type Told = Result<Vec<[u64; 4]>, String>;
+pub(crate) type Told = Result<Vec<[u64; 4]>, String>;
 
 /// The records as they should be.
 #[derive(Default)]
@@ -192,12 +192,13 @@ impl Model {
         let (required, optional) = (limit.algorithm.fields(), limit.algorithm.optional_fields());
         let mut all = redis::pipe();
         all.atomic().cmd("HMGET").arg(key).arg(required);
-        // It answers one field too, so that there is one to ask for.
+        // One more, so that there is one to ask for.
         all.cmd("HMGET").arg(key).arg(optional).arg("none");
-        all.cmd("PTTL").arg(key).cmd("TIME");
-        type Held = (Vec<Option<u64>>, Vec<Option<u64>>, i64, (u64, u64));
-        let (held, lent, left_ms, (seconds, micros)): Held = all.query(connection).unwrap();
-        let now_us = seconds * 1_000_000 + micros;
+        all.cmd("PTTL").arg(key);
+        type Held = (Vec<Option<u64>>, Vec<Option<u64>>, i64);
+        let before_us = time_us(connection);
+        let (held, lent, left_ms): Held = all.query(connection).unwrap();
+        let now_us = time_us(connection);
         if held.iter().all(Option::is_none) {
             // It may be forgotten as soon as it equals a fresh one.
             let remembered = Remembered::State(state);
@@ -213,11 +214,18 @@ impl Model {
         };
         let expires_alike = self.fresh_at_us.get(key).is_none_or(|fresh_at_us| {
             let expected_ms = fresh_at_us.div_ceil(1_000) + 1_000;
-            let expires_ms = (now_us / 1_000).saturating_add_signed(left_ms);
-            expires_ms.abs_diff(expected_ms) <= 1
+            let [least, most] =
+                [before_us, now_us].map(|us| (us / 1_000).saturating_add_signed(left_ms));
+            (least - 1..=most + 1).contains(&expected_ms)
         });
         held.into_iter().eq(own.iter().map(|value| Some(*value))) && lent_alike && expires_alike
     }
+}
+
+/// The server's time.
+fn time_us(connection: &mut Connection) -> u64 {
+    let (seconds, micros): (u64, u64) = redis::cmd("TIME").query(connection).unwrap();
+    seconds * 1_000_000 + micros
 }
 
 fn numbers(verdict: &Verdict) -> Vec<[u64; 4]> {
@@ -246,7 +254,7 @@ fn call(
         let keys: Vec<&str> = asked.map(|asked| asked.charge.key().as_str()).collect();
         let places = match group.tells_repeated {
             true => repeated(&keys),
-            false => Vec::new(),
+            false => vec![0, 9_999],
         };
         call.arg(group.operation)
             .arg(requests.len())
@@ -280,7 +288,7 @@ fn repeated(keys: &[&str]) -> Vec<usize> {
 }
 
 /// What the script told each request of `sizes` charges: doubles in one string, then the errors.
-fn told(answers: &[Value], sizes: impl Iterator<Item = usize>) -> Vec<Told> {
+pub(crate) fn told(answers: &[Value], sizes: impl Iterator<Item = usize>) -> Vec<Told> {
     let [Value::BulkString(numbers), failures @ ..] = answers else {
         panic!("no answers in {answers:?}")
     };
@@ -314,8 +322,7 @@ fn told(answers: &[Value], sizes: impl Iterator<Item = usize>) -> Vec<Told> {
 /// Puts a string where no record can be, into each first record something that is not ours, and into each second one, where
 /// tokens can be lent, a lease: one that lasts, one that is over, one that cannot be.
 fn seed(case: u32, model: &mut Model, connection: &mut Connection) {
-    let (seconds, _): (u64, u64) = redis::cmd("TIME").query(connection).unwrap();
-    let now_us = seconds * 1_000_000;
+    let now_us = time_us(connection);
     for algorithm in ALL {
         let key = |key| asked(case, *algorithm, key, quotas()[0], 1, true).charge;
         let [foreign, lent, bad] = [0, 1, BAD].map(|i| key(i).key().as_str().to_owned());
@@ -343,92 +350,10 @@ fn seed(case: u32, model: &mut Model, connection: &mut Connection) {
 }
 
 /// The script, with something before it.
-fn script(before: &str) -> Script {
+pub(crate) fn script(before: &str) -> Script {
     let driver = include_str!("../../src/strategy/redis/driver.lua");
     let prelude = include_str!("../../src/strategy/redis/prelude.lua");
     Script::new(&[before, prelude, LUA, driver].concat())
-}
-
-/// What is refused of the record `full`, and whether the second charge is enforced.
-const HSET: (&str, bool) = ("HSET", true);
-const PEXPIREAT: (&str, bool) = ("PEXPIREAT", true);
-const HSET_OBSERVED: (&str, bool) = ("HSET", false);
-
-/// What requests of one group are told where that is refused, whether they are admitted or the code of the error, and which
-/// records are written. The second bucket holds one token only.
-fn told_where_one_is_refused<const N: usize>(
-    redis: &RedisServer,
-    (refused, is_enforced): (&str, bool),
-    requests: &[[&str; 2]; N],
-    repeated: &[usize],
-) -> ([Result<bool, String>; N], String) {
-    let refusing = r#"
-        local server = redis
-        local redis = setmetatable({}, { __index = server })
-        function redis.pcall(command, ...)
-          if command == 'REFUSED' and ... == 'full' then return { err = 'OOM no room' } end
-          return server.pcall(command, ...)
-        end
-    "#;
-    redis.run::<()>(&["FLUSHALL"]);
-    let script = script(&refusing.replace("REFUSED", refused));
-    let mut call = script.prepare_invoke();
-    for key in requests.as_flattened() {
-        call.key(*key);
-    }
-    call.arg("charge").arg(N).arg(2);
-    call.arg(repeated.len()).arg(repeated);
-    for (capacity, is_enforced) in [(9, true), (1, is_enforced)] {
-        call.arg("tokenbucket").arg(u8::from(is_enforced)).arg(1);
-        call.arg(capacity).arg(1).arg(1_000_000_000_u64);
-    }
-    let reply: Vec<Value> = call.invoke(&mut redis.connection()).unwrap();
-    let told = told(&reply[2..], [2; N].into_iter()).into_iter();
-    let is_admitted = |told: Vec<[u64; 4]>| told.iter().all(|charge| charge[0] == 0);
-    let told: Vec<_> = told.map(|told| told.map(is_admitted)).collect();
-    let mut written: Vec<String> = redis.run(&["KEYS", "*"]);
-    written.sort_unstable();
-    (told.try_into().unwrap(), written.concat())
-}
-
-#[test]
-fn a_record_that_cannot_be_written_is_told_to_those_who_were_to_change_it() {
-    let redis = RedisServer::start();
-    let [partly, oom] = ["PARTLY", "OOM"].map(|code| Err(code.to_owned()));
-    let requests = [
-        ["a", "full"],
-        ["b", "c"],
-        ["d", "full"],
-        ["a", "full"],
-        ["e", "c"],
-    ];
-    let (told, written) = told_where_one_is_refused(&redis, HSET, &requests, &[1, 2, 4]);
-    // The third changed nothing and heard of nothing that was written; the fourth did, of the first key.
-    let expected = [partly.clone(), Ok(true), oom.clone(), Ok(false), Ok(false)];
-    assert_eq!((told, &*written), (expected, "abc"));
-
-    // The same where each is written at once: whoever is refused has changed nothing, and so it is for the next.
-    let (told, written) = told_where_one_is_refused(&redis, HSET, &requests, &[]);
-    let expected = [oom.clone(), Ok(true), oom.clone(), oom.clone(), Ok(false)];
-    assert_eq!((told, &*written), (expected, "bc"));
-
-    // The last is written first.
-    let (told, written) = told_where_one_is_refused(&redis, HSET, &[["full", "a"]], &[]);
-    assert_eq!((told, &*written), ([partly.clone()], "a"));
-    // Written without an expiry; then nothing more is.
-    let (told, written) = told_where_one_is_refused(&redis, PEXPIREAT, &[["a", "full"]], &[]);
-    assert_eq!((told, &*written), ([partly.clone()], "full"));
-
-    // One at once, another of which others have a part at the end.
-    let requests = [["a", "full"], ["b", "full"]];
-    let (told, written) = told_where_one_is_refused(&redis, HSET, &requests, &[2]);
-    assert_eq!((told, &*written), ([partly.clone(), oom], "a"));
-    let (told, written) = told_where_one_is_refused(&redis, HSET_OBSERVED, &requests, &[2]);
-    assert_eq!((told, &*written), ([partly.clone(), partly.clone()], "ab"));
-    // The one that is refused at once comes after another was changed for the end.
-    let requests = [["full", "a"], ["b", "a"]];
-    let (told, written) = told_where_one_is_refused(&redis, HSET, &requests, &[2]);
-    assert_eq!((told, &*written), ([partly, Ok(false)], "a"));
 }
 
 #[test]

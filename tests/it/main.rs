@@ -21,6 +21,7 @@ mod lua_batch;
 mod lua_twin;
 mod operations;
 mod outage;
+mod refused_writes;
 mod reload;
 mod rules;
 mod rules_file;

@@ -158,6 +158,15 @@ mod tests {
         Question::asking(&charges, Intent::Charge)
     }
 
+    fn packed(numbers: &[f64]) -> Value {
+        let bytes = numbers.iter().flat_map(|number| number.to_le_bytes());
+        Value::BulkString(bytes.collect())
+    }
+
+    fn error(text: &str) -> Value {
+        Value::BulkString(text.into())
+    }
+
     #[test]
     fn a_key_that_stands_there_again_has_a_place() {
         for (group, expected) in [
@@ -169,15 +178,6 @@ mod tests {
             places.sort_unstable();
             assert_eq!(&*places, expected);
         }
-    }
-
-    fn packed(numbers: &[f64]) -> Value {
-        let bytes = numbers.iter().flat_map(|number| number.to_le_bytes());
-        Value::BulkString(bytes.collect())
-    }
-
-    fn error(text: &str) -> Value {
-        Value::BulkString(text.into())
     }
 
     #[test]

@@ -113,7 +113,8 @@ local function decide_all(operation, before, requests, charges, shared)
     return record
   end
 
-  -- Leaves that record so; the next of its key finds it so.
+  -- Leaves that record so; the next of its key finds it so. Behind its numbers it keeps what writing it takes: the key, the
+  -- function, and the record as it was read.
   local function leave(charge, key, record, fresh_at, a, b, c, d, e, f)
     is_changed = true
     if record[7] then
