@@ -38,7 +38,7 @@ pub(crate) fn scenario(measured: &Measured) -> Table {
             figure(middle(|sample| sample.redis_us), 1),
             ratio.map_or("-".to_owned(), |it| format!("{:.2}x", it.middle)),
             ratio.map_or("-".to_owned(), |it| {
-                format!("{:.2} to {:.2}", it.least, it.greatest)
+                format!("{:.2} to {:.2}", it.lower, it.upper)
             }),
             figure(middle(crate::measure::Sample::per_second), 0),
             figure(middle(|sample| sample.p50_us / 1_000.0), 2),

@@ -138,7 +138,7 @@ mod tests {
         // Twice what stood right before each, though another stood right after.
         let ratio = cell(&[(1, 2.0), (3, 20.0), (5, 200.0)]).ratio_to(&base);
         let ratio = ratio.unwrap();
-        assert_eq!((ratio.least, ratio.greatest), (2.0, 2.0));
+        assert_eq!((ratio.lower, ratio.upper), (2.0, 2.0));
         assert!(base.ratio_to(&cell(&[])).is_none());
     }
 }

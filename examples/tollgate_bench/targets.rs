@@ -113,10 +113,10 @@ fn target(promise: impl Into<String>, measured: Option<String>, kept: bool) -> T
 fn spread(figure: Median, unit: &str) -> String {
     let Median {
         middle,
-        least,
-        greatest,
+        lower,
+        upper,
     } = figure;
-    format!("{middle:.2}{unit} ({least:.2} to {greatest:.2})")
+    format!("{middle:.2}{unit} ({lower:.2} to {upper:.2})")
 }
 
 fn at_most(promise: impl Into<String>, figure: Option<Median>, most: f64, unit: &str) -> Target {
