@@ -5,7 +5,7 @@
 //! the client. What does not parse is never a client: the peer is. An entry may carry a port, and IPv6 brackets; empty
 //! list elements are ignored (RFC 9110, section 5.6.1.2).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use axum::http::{HeaderMap, HeaderName};
 
@@ -43,13 +43,9 @@ impl ClientIp {
         }
         let mut client = peer;
         for line in headers.get_all(X_FORWARDED_FOR).iter().rev() {
-            let Ok(line) = line.to_str() else { return peer };
-            for entry in line
-                // Not `','`: so short a text is searched sooner without looking at many bytes at once.
-                .rsplit([','])
-                .map(str::trim)
-                .filter(|entry| !entry.is_empty())
-            {
+            let entries = line.as_bytes().rsplit(|byte| *byte == b',');
+            let entries = entries.map(<[u8]>::trim_ascii);
+            for entry in entries.filter(|entry| !entry.is_empty()) {
                 let Some(address) = address(entry) else {
                     return peer;
                 };
@@ -63,22 +59,52 @@ impl ClientIp {
     }
 }
 
-fn address(entry: &str) -> Option<IpAddr> {
-    let bare = entry
+fn address(entry: &[u8]) -> Option<IpAddr> {
+    // What most entries are, at a tenth of the instructions.
+    if let Some(octets) = octets(entry) {
+        return Some(octets.into());
+    }
+    let entry = std::str::from_utf8(entry).ok()?;
+    let bracketed = entry
         .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(entry);
-    let bracketed = bare.len() != entry.len();
-    let ip = match bare.parse::<IpAddr>() {
-        Ok(IpAddr::V4(_)) if bracketed => None,
-        Ok(ip) => Some(ip),
-        Err(_) => entry.parse::<SocketAddr>().ok().map(|socket| socket.ip()),
+        .and_then(|rest| rest.strip_suffix(']'));
+    let ip = match bracketed {
+        Some(bare) => bare.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+        None => {
+            let with_port = || entry.parse::<SocketAddr>().ok().map(|socket| socket.ip());
+            entry.parse().ok().or_else(with_port)
+        }
     };
     ip.map(|ip| ip.to_canonical())
 }
 
+/// An IPv4 address in its one form: four numbers up to 255, none with a zero before it.
+fn octets(text: &[u8]) -> Option<[u8; 4]> {
+    let mut octets = [0; 4];
+    let mut parts = text.split(|byte| *byte == b'.');
+    for octet in &mut octets {
+        *octet = octet_of(parts.next()?)?;
+    }
+    parts.next().is_none().then_some(octets)
+}
+
+fn octet_of(digits: &[u8]) -> Option<u8> {
+    let value = |digit: u8| digit.is_ascii_digit().then(|| digit - b'0');
+    match *digits {
+        [ones] => value(ones),
+        [tens @ b'1'..=b'9', ones] => Some(value(tens)? * 10 + value(ones)?),
+        [hundreds @ b'1'..=b'2', tens, ones] => {
+            let rest = value(tens)? * 10 + value(ones)?;
+            (value(hundreds)? * 100).checked_add(rest)
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use axum::http::HeaderValue;
     use proptest::prelude::*;
 
@@ -178,6 +204,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn an_ipv4_address_is_read_as_everywhere(text in "[0-9]{0,3}(\\.[0-9a/:]{0,3}){2,4}", octets_of_one in any::<[u8; 4]>()) {
+            let expected = |text: &str| text.parse().ok().map(|ip: Ipv4Addr| ip.octets());
+            let plain = Ipv4Addr::from(octets_of_one).to_string();
+            for text in [text, plain] {
+                prop_assert_eq!(octets(text.as_bytes()), expected(&text), "{}", text);
+            }
+        }
+
         /// Whatever a client writes into the header in front of its proxy's entry, it cannot choose its own address.
         #[test]
         fn a_client_cannot_forge_its_address(forged in proptest::collection::vec("[ -~]{0,40}", 0..4)) {

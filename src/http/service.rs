@@ -160,14 +160,17 @@ where
             Err(reading) => reading,
         };
         let mut ready = self.take_ready();
-        let gate = self.gate.clone();
+        let (gate, reading) = (self.gate.clone(), reading.kept());
         ResponseFuture::waiting(async move {
-            let answer = gate.limiter.decide_later(reading).await;
-            let values = match gate.admit(&answer) {
-                Ok(values) => values,
-                Err(refusal) => return Ok(refusal),
+            let decided = gate.limiter.decide_later(&reading).await;
+            // In a block, so that no room is kept for the answer while the service is waited for.
+            let values = {
+                let answer = gate.limiter.answer(reading, decided);
+                match gate.admit(&answer) {
+                    Ok(values) => values,
+                    Err(refusal) => return Ok(refusal),
+                }
             };
-            drop(answer);
             let mut response = ready.call(request).await?.into_response();
             values.set(response.headers_mut());
             Ok(response)

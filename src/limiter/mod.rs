@@ -21,7 +21,7 @@ use arc_swap::ArcSwap;
 use tracing::{debug, warn};
 
 use crate::domain::{OnStoreError, Verdict};
-use crate::strategy::{Fault, MAX_CHARGES, Scope, Strategy};
+use crate::strategy::{Deciding, Fault, MAX_CHARGES, Scope, Strategy};
 
 pub use answer::{Answer, Ruled, Ruling};
 pub use call::{Call, Fields};
@@ -124,7 +124,11 @@ impl Limiter {
     pub async fn decide(&self, reading: Reading) -> Answer {
         match self.decide_at_once(reading) {
             Ok(answer) => answer,
-            Err(reading) => self.decide_later(reading).await,
+            Err(reading) => {
+                let reading = reading.kept();
+                let decided = self.decide_later(&reading).await;
+                self.answer(reading, decided)
+            }
         }
     }
 
@@ -132,7 +136,7 @@ impl Limiter {
     ///
     /// # Errors
     ///
-    /// The reading where somebody needs to be: nothing was charged, and [`decide_later`](Self::decide_later) will know.
+    /// The reading where somebody needs to be: nothing was charged, and [`decide`](Self::decide) will know.
     #[expect(clippy::result_large_err, reason = "what is not an error is larger")]
     pub fn decide_at_once(&self, mut reading: Reading) -> Result<Answer, Reading> {
         if reading.is_cut_off() && !self.told_of_too_many.swap(true, Ordering::Relaxed) {
@@ -148,11 +152,10 @@ impl Limiter {
         }
     }
 
-    /// [`decide`](Self::decide) for whom [`decide_at_once`](Self::decide_at_once) had no answer.
-    pub async fn decide_later(&self, reading: Reading) -> Answer {
-        let reading = reading.kept();
-        let decided = self.strategy.decide_later(reading.charges()).await;
-        self.answer(reading, decided)
+    /// What becomes an [`answer`](Self::answer), for whom [`decide_at_once`](Self::decide_at_once) had none. In two parts, so
+    /// that who waits keeps one reading in memory and not several.
+    pub(crate) fn decide_later<'a>(&'a self, reading: &'a Reading) -> Deciding<'a> {
+        self.strategy.decide_later(reading.charges())
     }
 
     /// Tells what [`decide`](Self::decide) would, and charges nothing.
@@ -169,7 +172,7 @@ impl Limiter {
         Ok(Answer::new(reading, ruling))
     }
 
-    fn answer(&self, reading: Reading, decided: Result<Verdict, Fault>) -> Answer {
+    pub(crate) fn answer(&self, reading: Reading, decided: Result<Verdict, Fault>) -> Answer {
         let ruling = match decided {
             Ok(verdict) => Ruling::Decided(verdict),
             Err(fault) => self.undecided(&reading, &fault),

@@ -149,6 +149,10 @@ impl PathPattern {
 
     /// Whether `path`, in its [`normal`] form, matches as a whole.
     pub(super) fn matches(&self, path: &str) -> bool {
+        // What most patterns are: one path, which mostly is written in its normal form.
+        if *path == *self.text {
+            return true;
+        }
         let mut pattern = 0;
         let mut rest = split(path);
         // Where to go on when a segment does not match: behind the last `**`, which then takes one segment more.

@@ -8,7 +8,6 @@
 //! All users must be of one runtime, which may not end before them.
 
 use std::fmt;
-use std::future::poll_fn;
 use std::ops::Deref;
 use std::pin::{Pin, pin};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -48,12 +47,6 @@ impl Alarms {
     /// How long they run.
     pub(crate) fn after(&self) -> Duration {
         self.after
-    }
-
-    /// Waits for `future`, until it is too late.
-    pub(crate) async fn within<F: Future>(&self, future: F) -> Result<F::Output, TooLate> {
-        let (mut future, mut alarm) = (pin!(future), Alarm::new(self));
-        poll_fn(|cx| alarm.poll_before(future.as_mut(), cx)).await
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Pin<Box<Sleep>>>> {
@@ -111,7 +104,7 @@ impl fmt::Debug for Alarms {
 
 #[cfg(test)]
 mod tests {
-    use std::future::{pending, ready};
+    use std::future::{pending, poll_fn, ready};
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use tokio::task::coop::consume_budget;
@@ -120,6 +113,13 @@ mod tests {
     use super::*;
 
     const AFTER: Duration = Duration::from_secs(5);
+
+    impl Alarms {
+        async fn within<F: Future>(&self, future: F) -> Result<F::Output, TooLate> {
+            let (mut future, mut alarm) = (pin!(future), Alarm::new(self));
+            poll_fn(|cx| alarm.poll_before(future.as_mut(), cx)).await
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn each_use_has_all_of_the_time() {

@@ -181,40 +181,37 @@ impl DenialCache {
         let key = charges[0].key();
         let shard = self.shard_of(key);
         let gate = lock(shard).gates.get(key).cloned();
-        let Some(gate) = gate else {
-            return self.ask_store(shard, charges, intent).await;
-        };
-        let turn = gate.turn.lock().await;
-        if let Some(verdict) = gate.denied(&charges[0], self.clock.now_us()) {
-            return Ok(verdict);
+        let mut turn = None;
+        if let Some(gate) = &gate {
+            turn = Some(gate.turn.lock().await);
+            if let Some(verdict) = gate.denied(&charges[0], self.clock.now_us()) {
+                return Ok(verdict);
+            }
+            if gate.open.load(Ordering::Relaxed) {
+                turn = None;
+            }
         }
-        if gate.open.load(Ordering::Relaxed) {
-            drop(turn);
-        }
-        self.ask_store(shard, charges, intent).await
-    }
-
-    async fn ask_store(
-        &self,
-        shard: &Mutex<Shard>,
-        charges: &[Charge],
-        intent: Intent,
-    ) -> Result<Verdict, Fault> {
-        let charge = &charges[0];
         let sent_us = self.clock.now_us();
         let changes = lock(shard).changes;
         let verdict = self.inner.ask(charges, intent).await?;
         if !verdict.admitted || intent == Intent::Charge {
-            let denial = Denial::learned(charge, &verdict, sent_us, &*self.clock, self.longest_us);
+            let denial = Denial::learned(
+                &charges[0],
+                &verdict,
+                sent_us,
+                &*self.clock,
+                self.longest_us,
+            );
             let mut shard = lock(shard);
             match denial {
                 Some(denial) if shard.changes == changes => {
-                    shard.remember(charge.key(), denial, verdict.admitted);
+                    shard.remember(key, denial, verdict.admitted);
                 }
-                None if verdict.admitted => shard.forget(charge.key()),
+                None if verdict.admitted => shard.forget(key),
                 _ => {}
             }
         }
+        drop(turn);
         Ok(verdict)
     }
 

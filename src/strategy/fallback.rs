@@ -72,13 +72,14 @@ impl Fallback {
         }
     }
 
-    async fn decide(
+    /// What is said of a request of which the store said that.
+    fn decided(
         &self,
-        asked: Deciding<'_>,
+        said: Result<Verdict, Fault>,
         charges: &[Charge],
         intent: Intent,
     ) -> Result<Verdict, Fault> {
-        match asked.await {
+        match said {
             // What was remembered of the store, or taken ahead there, is no news.
             Ok(verdict) if !verdict.is_news() => Ok(verdict),
             Ok(verdict) => {
@@ -308,8 +309,12 @@ impl Strategy for Fallback {
     }
 
     fn ask<'a>(&'a self, charges: &'a [Charge], intent: Intent) -> Deciding<'a> {
-        let asked = self.store.ask(charges, intent);
-        Deciding::waiting(self.decide(asked, charges, intent))
+        let mut asked = self.store.ask(charges, intent);
+        Deciding::waiting(async move {
+            // Where it is, so that no room is kept for it twice.
+            let said = (&mut asked).await;
+            self.decided(said, charges, intent)
+        })
     }
 
     fn ask_at_once(&self, charges: &[Charge], intent: Intent) -> Option<Result<Verdict, Fault>> {

@@ -1,11 +1,14 @@
 //! Bounded waiting: one deadline around everything that a decision waits for.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use pin_project_lite::pin_project;
 use tokio::time::{Instant, sleep};
 
-use super::alarms::{Alarms, TooLate};
+use super::alarms::{Alarm, Alarms, TooLate};
 use super::{Deciding, Fault, Remedy, Strategy};
 use crate::algorithm::Intent;
 use crate::domain::{Charge, Key, Receipt, Verdict};
@@ -39,9 +42,10 @@ impl Deadline {
         &'a self,
         deciding: impl Future<Output = Result<T, Fault>> + Send + 'a,
     ) -> Deciding<'a, T> {
-        Deciding::waiting(async move {
-            let answer = self.alarms.within(deciding).await;
-            answer.unwrap_or_else(|TooLate| Err(Fault::Timeout(self.alarms.after())))
+        Deciding::waiting(Bounded {
+            deciding,
+            alarm: Alarm::new(&self.alarms),
+            after: self.alarms.after(),
         })
     }
 
@@ -70,6 +74,26 @@ impl Deadline {
         let longest = FIRST_PAUSE * (1 << tries.min(PAUSE_DOUBLINGS));
         let mut jitter = self.jitter.lock().unwrap_or_else(PoisonError::into_inner);
         longest.mul_f64(0.5 + jitter.f64() / 2.0)
+    }
+}
+
+pin_project! {
+    /// A decision that may come too late. Not an async block, which would keep room for it twice.
+    struct Bounded<'a, F> {
+        #[pin]
+        deciding: F,
+        alarm: Alarm<&'a Alarms>,
+        after: Duration,
+    }
+}
+
+impl<T, F: Future<Output = Result<T, Fault>>> Future for Bounded<'_, F> {
+    type Output = Result<T, Fault>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let answer = ready!(this.alarm.poll_before(this.deciding, cx));
+        Poll::Ready(answer.unwrap_or_else(|TooLate| Err(Fault::Timeout(*this.after))))
     }
 }
 

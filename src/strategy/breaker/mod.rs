@@ -160,9 +160,10 @@ impl Breaking {
         let Some(pass) = self.breaker.pass() else {
             return Deciding::ready(Err(Fault::Resting));
         };
-        let asked = ask();
+        let mut asked = ask();
         Deciding::waiting(async move {
-            let answer = asked.await;
+            // Where it is, so that no room is kept for it twice.
+            let answer = (&mut asked).await;
             self.breaker.report(pass, &answer);
             answer
         })
@@ -178,9 +179,10 @@ impl Strategy for Breaking {
         let Some(pass) = self.breaker.pass() else {
             return Deciding::ready(Err(Fault::Resting));
         };
-        let asked = self.inner.ask(charges, intent);
+        let mut asked = self.inner.ask(charges, intent);
         Deciding::waiting(async move {
-            let answer = asked.await;
+            // Where it is, so that no room is kept for it twice.
+            let answer = (&mut asked).await;
             // What was remembered of the store, or taken ahead there, says nothing about how it is now.
             if !matches!(&answer, Ok(verdict) if !verdict.is_news()) {
                 self.breaker.report(pass, &answer);

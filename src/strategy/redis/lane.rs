@@ -85,14 +85,21 @@ impl Lane {
     }
 
     /// Asks the script. Who drops the future before a call left with the question takes it back.
-    pub(super) async fn ask(&self, question: Question) -> Answer {
+    ///
+    /// It queues here and not when the future is first polled, so that nothing of the question is kept in the future.
+    pub(super) fn ask(&self, question: Question) -> impl Future<Output = Answer> + use<> {
         let now = Instant::now();
         let (asked, told) = Asked::new(question, now + self.0.patience());
-        if self.0.enqueue(asked, now)? {
-            tokio::spawn(Call::begun(self.0.clone(), now).run());
+        let queued = self.0.enqueue(asked, now).map(|leaves| {
+            if leaves {
+                tokio::spawn(Call::begun(self.0.clone(), now).run());
+            }
+        });
+        async move {
+            queued?;
+            told.await
+                .unwrap_or_else(|_| Err(Fault::Lost("the call was given up".to_owned())))
         }
-        told.await
-            .unwrap_or_else(|_| Err(Fault::Lost("the call was given up".to_owned())))
     }
 }
 
