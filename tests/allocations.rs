@@ -128,7 +128,7 @@ fn a_remembered_denial_allocates_nothing() {
         Arc::new(memory()),
         clock(),
         Duration::from_secs(1),
-        RandomState::new(),
+        &RandomState::new(),
     );
     let charges = [charge(1)];
     assert!(now(cache.decide(&charges)).unwrap().admitted);
@@ -160,7 +160,7 @@ impl Lends for Rich {
 #[test]
 fn a_request_that_a_lease_pays_for_allocates_nothing() {
     let (inner, lender) = (Arc::new(memory()), Arc::new(Rich));
-    let lease = Lease::new(inner, lender, clock(), 10, RandomState::new());
+    let lease = Lease::new(inner, lender, clock(), 10, &RandomState::new());
     let charges = [charge(10_000)];
     let ask = || now(lease.decide(&charges)).unwrap().decisions[0].source;
     assert!((0..REQUESTS).any(|_| ask() == Source::Lease));

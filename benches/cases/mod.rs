@@ -163,7 +163,7 @@ fn denied(by: impl Strategy + 'static) -> Work {
 /// Denies without the store whom that would deny.
 fn denial_cache() -> DenialCache {
     let (longest, hasher) = (Duration::from_secs(1), RandomState::new());
-    DenialCache::new(Arc::new(table()), still(), longest, hasher)
+    DenialCache::new(Arc::new(table()), still(), longest, &hasher)
 }
 
 /// A store that lends a thousand tokens to whoever asks.
@@ -188,7 +188,7 @@ impl Lends for Rich {
 /// One client, paid for from a lease; one request in a thousand borrows anew.
 fn lease_paid() -> Work {
     let (inner, share) = (Arc::new(table()), 10);
-    let lease = Lease::new(inner, Arc::new(Rich), still(), share, RandomState::new());
+    let lease = Lease::new(inner, Arc::new(Rich), still(), share, &RandomState::new());
     let charges = charges(ample());
     let ask = move || now(lease.decide(&charges[..1])).map(|verdict| verdict.decisions[0].source);
     assert!((0..KEYS).any(|_| ask() == Ok(Source::Lease)));

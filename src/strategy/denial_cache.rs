@@ -11,14 +11,15 @@
 //! remembered for longer than a second (settable): so long can such a change elsewhere go unnoticed. Only requests with
 //! a single charge are denied here: those with more need the store's numbers on the others.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::RandomState;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hashbrown::HashTable;
 use smallvec::{SmallVec, smallvec};
 
+use super::tag::{Tag, Tagger};
 use super::{Deciding, Fault, Strategy};
 use crate::algorithm::Intent;
 use crate::domain::{Charge, Clock, Cost, Decision, Key, Limit, Outcome, Receipt, Source, Verdict};
@@ -40,13 +41,13 @@ pub struct DenialCache {
     inner: Arc<dyn Strategy>,
     clock: Arc<dyn Clock>,
     longest_us: u64,
-    hasher: RandomState,
+    tagger: Tagger,
     shards: Box<[Mutex<Shard>]>,
 }
 
 #[derive(Debug, Default)]
 struct Shard {
-    gates: HashMap<Key, Arc<Gate>>,
+    gates: HashTable<(Tag, Arc<Gate>)>,
     /// Counts resets and give-backs: what was asked before one and answered after it is not remembered.
     changes: u64,
     swept_us: u64,
@@ -166,21 +167,20 @@ impl DenialCache {
         inner: Arc<dyn Strategy>,
         clock: Arc<dyn Clock>,
         longest: Duration,
-        hasher: RandomState,
+        hasher: &RandomState,
     ) -> Self {
         Self {
             inner,
             clock,
             longest_us: micros(longest),
-            hasher,
+            tagger: Tagger::new(hasher),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
         }
     }
 
     async fn ask_in_turn(&self, charges: &[Charge], intent: Intent) -> Result<Verdict, Fault> {
-        let key = charges[0].key();
-        let shard = self.shard_of(key);
-        let gate = lock(shard).gates.get(key).cloned();
+        let (shard, tag) = self.place_of(charges[0].key());
+        let gate = lock(shard).gate(tag).cloned();
         let mut turn = None;
         if let Some(gate) = &gate {
             turn = Some(gate.turn.lock().await);
@@ -205,9 +205,9 @@ impl DenialCache {
             let mut shard = lock(shard);
             match denial {
                 Some(denial) if shard.changes == changes => {
-                    shard.remember(key, denial, verdict.admitted);
+                    shard.remember(tag, denial, verdict.admitted);
                 }
-                None if verdict.admitted => shard.forget(key),
+                None if verdict.admitted => shard.forget(tag),
                 _ => {}
             }
         }
@@ -217,44 +217,50 @@ impl DenialCache {
 
     /// The store's record of this key changes in another way than by a charge.
     fn changed(&self, key: &Key) {
-        let mut shard = lock(self.shard_of(key));
+        let (shard, tag) = self.place_of(key);
+        let mut shard = lock(shard);
         shard.changes += 1;
-        shard.forget(key);
+        shard.forget(tag);
     }
 
-    fn shard_of(&self, key: &Key) -> &Mutex<Shard> {
-        let place = self.hasher.hash_one(key) % SHARDS as u64;
-        &self.shards[usize::try_from(place).expect("below the number of shards")]
+    fn place_of(&self, key: &Key) -> (&Mutex<Shard>, Tag) {
+        let tag = self.tagger.tag(key);
+        (&self.shards[tag.spread(SHARDS)], tag)
     }
 }
 
 impl Shard {
+    fn gate(&self, tag: Tag) -> Option<&Arc<Gate>> {
+        let gate = self.gates.find(tag.hash(), |(other, _)| *other == tag);
+        gate.map(|(_, gate)| gate)
+    }
+
     /// Remembers it if there is room for its key.
-    fn remember(&mut self, key: &Key, denial: Denial, changed: bool) {
+    fn remember(&mut self, tag: Tag, denial: Denial, changed: bool) {
         let now_us = denial.told_us;
-        if let Some(gate) = self.gates.get(key) {
+        if let Some(gate) = self.gate(tag) {
             return gate.remember(denial, changed);
         }
         let room = MOST_KEYS / SHARDS;
         if self.gates.len() >= room && now_us >= self.swept_us.saturating_add(SWEEP_EVERY_US) {
             self.swept_us = now_us;
-            self.gates.retain(|_, gate| !gate.is_dead(now_us));
+            self.gates.retain(|(_, gate)| !gate.is_dead(now_us));
         }
         if self.gates.len() < room {
-            self.gates
-                .entry(key.clone())
-                .or_default()
-                .remember(denial, changed);
+            let gate = Arc::new(Gate::default());
+            gate.remember(denial, changed);
+            let hash_of = |(tag, _): &(Tag, _)| tag.hash();
+            self.gates.insert_unique(tag.hash(), (tag, gate), hash_of);
         }
     }
 
     /// Forgets a key; who waits for a turn need not.
-    fn forget(&mut self, key: &Key) {
-        // Nothing is remembered of most, and a key need not be hashed to know it.
-        if self.gates.is_empty() {
-            return;
-        }
-        if let Some(gate) = self.gates.remove(key) {
+    fn forget(&mut self, tag: Tag) {
+        let known = self
+            .gates
+            .find_entry(tag.hash(), |(other, _)| *other == tag);
+        if let Ok(known) = known {
+            let ((_, gate), _) = known.remove();
             gate.open.store(true, Ordering::Relaxed);
         }
     }
@@ -274,9 +280,9 @@ impl Strategy for DenialCache {
 
     fn ask_at_once(&self, charges: &[Charge], intent: Intent) -> Option<Result<Verdict, Fault>> {
         let charge = remembered(charges, intent)?;
-        let shard = lock(self.shard_of(charge.key()));
-        let gate = shard.gates.get(charge.key())?;
-        gate.denied(charge, self.clock.now_us()).map(Ok)
+        let (shard, tag) = self.place_of(charge.key());
+        let shard = lock(shard);
+        shard.gate(tag)?.denied(charge, self.clock.now_us()).map(Ok)
     }
 
     fn give_back(&self, receipts: Vec<Receipt>) -> Deciding<'_, ()> {

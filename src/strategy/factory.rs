@@ -261,7 +261,7 @@ impl Plan {
                 strategy,
                 self.clock.clone(),
                 longest,
-                self.hasher.clone(),
+                &self.hasher,
             )),
             _ => strategy,
         }
@@ -277,7 +277,7 @@ impl Plan {
             Arc::new(Lender::new(link.clone())),
             self.clock.clone(),
             self.lease_max,
-            self.hasher.clone(),
+            &self.hasher,
         ))
     }
 

@@ -94,7 +94,7 @@ impl Lease {
         lender: Arc<dyn Lends>,
         clock: Arc<dyn Clock>,
         share: u64,
-        hasher: RandomState,
+        hasher: &RandomState,
     ) -> Self {
         Self {
             inner,

@@ -21,6 +21,7 @@ mod pulse;
 pub mod redis;
 mod refusal;
 mod supervisor;
+mod tag;
 
 use std::fmt;
 

@@ -185,7 +185,7 @@ pub fn build(plan: &Plan, name: &str, number: u64) -> Result<Arc<dyn Strategy>, 
                 Arc::new(Lender::with_script(link, lending)),
                 plan.clock.clone(),
                 plan.lease_max,
-                plan.hasher.clone(),
+                &plan.hasher,
             ))
         }
         Plant::SharedWatch => Arc::new(SharedWatch::new(link(plan)?, name == "shared-watch")),

@@ -50,7 +50,7 @@ fn cached(away_us: u64) -> (DenialCache, Arc<Distant>, Arc<ManualClock>) {
         away: Duration::from_micros(away_us),
         asked: 0.into(),
     });
-    let cache = DenialCache::new(distant.clone(), clock.clone(), LONGEST, RandomState::new());
+    let cache = DenialCache::new(distant.clone(), clock.clone(), LONGEST, &RandomState::new());
     (cache, distant, clock)
 }
 

@@ -1,6 +1,6 @@
 //! What an instance knows of the keys that it is asked for: how often, and what it took ahead of them.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::RandomState;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use smallvec::smallvec;
 
 use super::{LEAST, Lent, PERIOD_US};
 use crate::domain::{Charge, Clock, Decision, Key, Limit, Outcome, Source, Verdict};
+use crate::strategy::tag::{Tag, Tagger};
 
 /// Most keys that are known; others are asked exactly.
 pub(super) const MOST_KEYS: usize = 65_536;
@@ -25,7 +26,7 @@ const CLOCK_MARGIN: u64 = 100;
 /// The purses of all keys, behind a few locks.
 #[derive(Debug)]
 pub(super) struct Purses {
-    hasher: RandomState,
+    tagger: Tagger,
     shards: Box<[Mutex<Shard>]>,
 }
 
@@ -39,7 +40,7 @@ struct Shard {
 /// What is known of one key.
 #[derive(Debug)]
 pub(super) struct Purse {
-    key: Key,
+    tag: Tag,
     limit: Limit,
     demand: Demand,
     held: Option<Held>,
@@ -75,9 +76,9 @@ struct Demand {
 
 impl Purses {
     /// Of no key yet; `hasher` spreads them, so that nobody can choose colliding ones.
-    pub(super) fn new(hasher: RandomState) -> Self {
+    pub(super) fn new(hasher: &RandomState) -> Self {
         Self {
-            hasher,
+            tagger: Tagger::new(hasher),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
         }
     }
@@ -89,28 +90,28 @@ impl Purses {
         clock: &dyn Clock,
         act: impl FnOnce(&mut Purse, u64) -> T,
     ) -> Option<T> {
-        let hash = self.hasher.hash_one(charge.key());
-        let mut shard = self.shard(hash);
+        let (mut shard, tag) = self.shard(charge.key());
         // Read under the lock: nothing is spent by a time from before somebody else's turn.
         let now_us = clock.now_us();
-        let purse = shard.purse(hash, charge, now_us, &self.hasher)?;
+        let purse = shard.purse(tag, charge, now_us)?;
         Some(act(purse, now_us))
     }
 
     /// Lets somebody change the purse of a key, if there is one.
     pub(super) fn change(&self, key: &Key, change: impl FnOnce(&mut Purse)) {
-        let hash = self.hasher.hash_one(key);
-        let mut shard = self.shard(hash);
-        if let Some(purse) = shard.purses.find_mut(hash, |purse| purse.key == *key) {
+        let (mut shard, tag) = self.shard(key);
+        if let Some(purse) = shard.purses.find_mut(tag.hash(), |purse| purse.tag == tag) {
             change(purse);
         }
     }
 
     /// Forgets a key, and what is held of it.
     pub(super) fn forget(&self, key: &Key) {
-        let hash = self.hasher.hash_one(key);
-        let mut shard = self.shard(hash);
-        if let Ok(known) = shard.purses.find_entry(hash, |purse| purse.key == *key) {
+        let (mut shard, tag) = self.shard(key);
+        let known = shard
+            .purses
+            .find_entry(tag.hash(), |purse| purse.tag == tag);
+        if let Ok(known) = known {
             known.remove();
         }
     }
@@ -122,10 +123,9 @@ impl Purses {
         shards.map(|shard| lock(shard).purses.len()).sum()
     }
 
-    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
-        // The table within takes the lowest and the highest bits.
-        let place = (hash >> 32) % SHARDS as u64;
-        lock(&self.shards[usize::try_from(place).expect("below the number of shards")])
+    fn shard(&self, key: &Key) -> (MutexGuard<'_, Shard>, Tag) {
+        let tag = self.tagger.tag(key);
+        (lock(&self.shards[tag.spread(SHARDS)]), tag)
     }
 }
 
@@ -135,14 +135,8 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 
 impl Shard {
     /// The purse of a key; `None` when there is no room for a new one.
-    fn purse(
-        &mut self,
-        hash: u64,
-        charge: &Charge,
-        now_us: u64,
-        hasher: &RandomState,
-    ) -> Option<&mut Purse> {
-        let is_of = |purse: &Purse| purse.key == *charge.key();
+    fn purse(&mut self, tag: Tag, charge: &Charge, now_us: u64) -> Option<&mut Purse> {
+        let is_of = |purse: &Purse| purse.tag == tag;
         let room = MOST_KEYS / SHARDS;
         if self.purses.len() >= room {
             if now_us >= self.swept_us.saturating_add(SWEEP_EVERY_US) {
@@ -150,21 +144,21 @@ impl Shard {
                 self.purses.retain(|purse| !purse.is_idle(now_us));
             }
             if self.purses.len() >= room {
-                return self.purses.find_mut(hash, is_of);
+                return self.purses.find_mut(tag.hash(), is_of);
             }
         }
-        let rehash = |purse: &Purse| hasher.hash_one(&purse.key);
-        Some(match self.purses.entry(hash, is_of, rehash) {
+        let hash_of = |purse: &Purse| purse.tag.hash();
+        Some(match self.purses.entry(tag.hash(), is_of, hash_of) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => place.insert(Purse::of(charge, now_us)).into_mut(),
+            Entry::Vacant(place) => place.insert(Purse::of(tag, charge, now_us)).into_mut(),
         })
     }
 }
 
 impl Purse {
-    fn of(charge: &Charge, now_us: u64) -> Self {
+    fn of(tag: Tag, charge: &Charge, now_us: u64) -> Self {
         Self {
-            key: charge.key().clone(),
+            tag,
             limit: charge.limit(),
             demand: Demand {
                 since_us: now_us,

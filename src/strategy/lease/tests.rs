@@ -46,7 +46,7 @@ impl Store {
             lender,
             self.clock.clone(),
             SHARE,
-            RandomState::new(),
+            &RandomState::new(),
         )
     }
 
@@ -288,7 +288,7 @@ fn a_hot_key_borrows_where_the_others_need_no_waiting() {
         store.clone(),
         clock,
         SHARE,
-        RandomState::new(),
+        &RandomState::new(),
     );
     ask(&lease, still(1_000), LEAST);
     assert_eq!(source(&lease, still(1_000)), Source::Lease);

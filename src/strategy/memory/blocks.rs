@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 
 use super::record::Record;
-use super::tag::Tag;
 use crate::algorithm::Kept;
+use crate::strategy::tag::Tag;
 
 /// Records to a block.
 const BLOCK: u32 = 128;

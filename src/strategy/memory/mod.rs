@@ -10,7 +10,6 @@ mod blocks;
 mod overflow;
 mod record;
 mod shard;
-mod tag;
 #[cfg(test)]
 mod tests;
 
@@ -21,13 +20,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use smallvec::{SmallVec, smallvec};
 use tracing::warn;
 
+use super::tag::{Tag, Tagger};
 use super::{Deciding, Fault, Strategy};
 use crate::algorithm::{Intent, Kept, Notice, Remembered, judge, judge_one};
 use crate::domain::{Charge, Clock, Cost, FEW_CHARGES, Key, Limit, Receipt, Verdict};
 
 use overflow::Overflow;
 use shard::{Seat, Shard};
-use tag::{Tag, Tagger};
 
 /// Fewest records to a shard; below twice that there is one shard only.
 const SHARD_RECORDS: usize = 4096;

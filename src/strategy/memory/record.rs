@@ -2,8 +2,8 @@
 //!
 //! What is kept are integers below 2^53, one to a word. The time until when, a seventh, stands in the bits above them.
 
-use super::tag::Tag;
 use crate::algorithm::{Kept, MAX_FIELDS, State};
+use crate::strategy::tag::Tag;
 
 /// Bits of an integer.
 const BITS: u32 = 53;

@@ -3,9 +3,9 @@
 use hashbrown::HashTable;
 
 use super::blocks::Blocks;
-use super::tag::Tag;
 use crate::algorithm::{Kept, Remembered};
 use crate::domain::Receipt;
+use crate::strategy::tag::Tag;
 
 /// Most records of a shard: their places, and those of their blocks, are numbers of 32 bits.
 const MOST_RECORDS: usize = 1 << 31;
