@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
 use tokio::time::{Instant, sleep};
+use tollgate::strategy::factory::Kind;
 
 use crate::footprint::SETTLED;
 use crate::generator::{Clients, Running, Tally};
@@ -15,7 +16,7 @@ use crate::plan::Plan;
 use crate::redis_server::RedisServer;
 use crate::scenario::Scenario;
 use crate::service::{Programs, Service};
-use crate::subject::Subject;
+use crate::subject::{Contender, Subject};
 
 /// Longest wait for a store to be filled.
 const FILLING: Duration = Duration::from_secs(300);
@@ -218,7 +219,13 @@ async fn sample(
         })
     };
     let running = Running::start(service.load(subject.chosen()), SEED ^ turn as u64)?;
-    sleep(plan.warm_up).await;
+    let leases = matches!(subject.contender, Contender::Own(Kind::Lease));
+    sleep(if leases {
+        plan.warm_up_of_leases
+    } else {
+        plan.warm_up
+    })
+    .await;
     let scripts_before = scripts().await?;
     running.count(true);
     let (begin, cpu, answered) = (Instant::now(), service.cpu()?, running.answered());
@@ -303,10 +310,8 @@ impl Cell {
 
 #[cfg(test)]
 mod tests {
-    use tollgate::strategy::factory::Kind;
-
     use super::*;
-    use crate::subject::{Contender, Quota};
+    use crate::subject::Quota;
 
     #[test]
     fn a_contender_of_which_a_round_failed_is_not_judged_by_the_others() {

@@ -1,7 +1,7 @@
 //! How long and how often is measured.
 //!
-//! Short and often: where the host's other guests take a core's time or caches, they do for seconds, and two short turns
-//! one after the other are mostly both disturbed or both not.
+//! Short and often: where the host's other guests slow a core down, it is for seconds at a time, so of two short turns,
+//! one after the other, mostly both are slowed or neither is.
 
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ pub(crate) struct Plan {
     pub(crate) sweep_rounds: usize,
     /// Load before anything is counted.
     pub(crate) warm_up: Duration,
+    /// The same for `lease`, which must see first which keys are hot.
+    pub(crate) warm_up_of_leases: Duration,
     /// What is counted.
     pub(crate) window: Duration,
     /// Starts of an idle instance.
@@ -31,6 +33,7 @@ impl Plan {
                 rounds: 4,
                 sweep_rounds: 3,
                 warm_up: millis(60),
+                warm_up_of_leases: millis(500),
                 window: millis(100),
                 starts: 3,
                 decisions: 100_000,
@@ -41,6 +44,7 @@ impl Plan {
                 rounds: 25,
                 sweep_rounds: 18,
                 warm_up: millis(60),
+                warm_up_of_leases: millis(500),
                 window: millis(200),
                 starts: 10,
                 decisions: 300_000,

@@ -7,8 +7,6 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nix::time::ClockId;
-use nix::unistd::Pid;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
@@ -67,12 +65,19 @@ impl Process {
 
     /// CPU time so far, user and system, of all its threads, in microseconds. By its own clock (`clock_getcpuclockid`):
     /// `/proc` tells hundredths of a second, which are too few in a short time.
+    #[cfg(target_os = "linux")]
     pub(crate) fn cpu_us(&self) -> Result<u64> {
-        let id = i32::try_from(self.id)?;
-        let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(id));
-        let so_far = clock.and_then(ClockId::now);
+        use nix::time::ClockId;
+
+        let id = nix::unistd::Pid::from_raw(i32::try_from(self.id)?);
+        let so_far = ClockId::pid_cpu_clock_id(id).and_then(ClockId::now);
         let so_far = so_far.with_context(|| format!("process {id} is gone"))?;
         Ok(u64::try_from(Duration::from(so_far).as_micros())?)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn cpu_us(&self) -> Result<u64> {
+        bail!("CPU time can be measured on Linux only")
     }
 
     /// Resident memory, in bytes.

@@ -1,6 +1,6 @@
 //! Medians with their spread.
 
-/// The middle of some figures, and between what the middle half of them lies.
+/// The middle of some figures, and the quartiles: half of the figures lie between them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Median {
     pub(crate) middle: f64,

@@ -167,6 +167,10 @@ mod tests {
             ("private", proxy, &["198.51.100.7, garbage"], proxy),
             ("private", proxy, &["garbage, 198.51.100.7"], "198.51.100.7"),
             ("private", proxy, &["198.51.100.7, \u{e4}"], proxy),
+            ("private", proxy, &["\u{e4}, 198.51.100.7"], "198.51.100.7"),
+            ("private", proxy, &["198.51.100.07"], proxy),
+            ("private", proxy, &["198.051.100.7"], proxy),
+            ("private", proxy, &["198.51.100.300"], proxy),
             ("private", proxy, &["198.51.100.256"], proxy),
             ("private", proxy, &["[198.51.100.7]"], proxy),
             // Ports, brackets, mapped addresses.

@@ -160,7 +160,7 @@ where
             Err(reading) => reading,
         };
         let mut ready = self.take_ready();
-        let (gate, reading) = (self.gate.clone(), reading.kept());
+        let gate = self.gate.clone();
         ResponseFuture::waiting(async move {
             let decided = gate.limiter.decide_later(&reading).await;
             // In a block, so that no room is kept for the answer while the service is waited for.

@@ -125,7 +125,6 @@ impl Limiter {
         match self.decide_at_once(reading) {
             Ok(answer) => answer,
             Err(reading) => {
-                let reading = reading.kept();
                 let decided = self.decide_later(&reading).await;
                 self.answer(reading, decided)
             }
@@ -136,7 +135,7 @@ impl Limiter {
     ///
     /// # Errors
     ///
-    /// The reading where somebody needs to be: nothing was charged, and [`decide`](Self::decide) will know.
+    /// The reading where somebody needs to be: nothing was charged, and [`decide_later`](Self::decide_later) will know.
     #[expect(clippy::result_large_err, reason = "what is not an error is larger")]
     pub fn decide_at_once(&self, mut reading: Reading) -> Result<Answer, Reading> {
         if reading.is_cut_off() && !self.told_of_too_many.swap(true, Ordering::Relaxed) {
@@ -148,13 +147,13 @@ impl Limiter {
         }
         match self.strategy.decide_at_once(reading.charges()) {
             Some(decided) => Ok(self.answer(reading, decided)),
-            None => Err(reading),
+            None => Err(reading.kept()),
         }
     }
 
-    /// What becomes an [`answer`](Self::answer), for whom [`decide_at_once`](Self::decide_at_once) had none. In two parts, so
-    /// that who waits keeps one reading in memory and not several.
-    pub(crate) fn decide_later<'a>(&'a self, reading: &'a Reading) -> Deciding<'a> {
+    /// Decides a reading for which [`decide_at_once`](Self::decide_at_once) had no answer; [`answer`](Self::answer) makes one of
+    /// what comes of it. In two parts, so that who waits keeps one reading in memory and not several.
+    pub fn decide_later<'a>(&'a self, reading: &'a Reading) -> Deciding<'a> {
         self.strategy.decide_later(reading.charges())
     }
 
@@ -172,7 +171,8 @@ impl Limiter {
         Ok(Answer::new(reading, ruling))
     }
 
-    pub(crate) fn answer(&self, reading: Reading, decided: Result<Verdict, Fault>) -> Answer {
+    /// The answer to a request of which [`decide_later`](Self::decide_later) said that, or had a fault instead.
+    pub fn answer(&self, reading: Reading, decided: Result<Verdict, Fault>) -> Answer {
         let ruling = match decided {
             Ok(verdict) => Ruling::Decided(verdict),
             Err(fault) => self.undecided(&reading, &fault),

@@ -280,7 +280,7 @@ impl Reading {
 
     /// The same, to be kept for long: each thread has a few places only in which rules can be read without counting
     /// who does.
-    pub(crate) fn kept(mut self) -> Self {
+    pub(super) fn kept(mut self) -> Self {
         self.set = Guard::from_inner(Guard::into_inner(self.set));
         self
     }

@@ -43,7 +43,7 @@ impl Deadline {
         deciding: impl Future<Output = Result<T, Fault>> + Send + 'a,
     ) -> Deciding<'a, T> {
         Deciding::waiting(Bounded {
-            deciding,
+            deciding: Some(deciding),
             alarm: Alarm::new(&self.alarms),
             after: self.alarms.after(),
         })
@@ -81,7 +81,7 @@ pin_project! {
     /// A decision that may come too late. Not an async block, which would keep room for it twice.
     struct Bounded<'a, F> {
         #[pin]
-        deciding: F,
+        deciding: Option<F>,
         alarm: Alarm<&'a Alarms>,
         after: Duration,
     }
@@ -91,8 +91,12 @@ impl<T, F: Future<Output = Result<T, Fault>>> Future for Bounded<'_, F> {
     type Output = Result<T, Fault>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let answer = ready!(this.alarm.poll_before(this.deciding, cx));
+        let mut this = self.project();
+        let deciding = this.deciding.as_mut().as_pin_mut();
+        let deciding = deciding.expect("not polled after it resolved");
+        let answer = ready!(this.alarm.poll_before(deciding, cx));
+        // Whatever it holds others may wait for.
+        this.deciding.set(None);
         Poll::Ready(answer.unwrap_or_else(|TooLate| Err(Fault::Timeout(*this.after))))
     }
 }
@@ -181,6 +185,19 @@ mod tests {
             (fault, started.elapsed()),
             (Err(Fault::Timeout(AFTER)), AFTER)
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_too_late_is_dropped_at_once() {
+        let (deadline, _) = failing("ERR", 0);
+        let held = Arc::new(());
+        let holding = held.clone();
+        let mut late = deadline.within(async move {
+            let _holding = holding;
+            std::future::pending().await
+        });
+        assert_eq!((&mut late).await, Err::<(), _>(Fault::Timeout(AFTER)));
+        assert_eq!(Arc::strong_count(&held), 1);
     }
 
     #[tokio::test(start_paused = true)]

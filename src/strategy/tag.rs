@@ -1,6 +1,6 @@
 //! What stands for a key in tables of this process: 128 bits of a keyed hash.
 //!
-//! So an entry is small and of one size, and a key is found without following a pointer. SipHash-1-3 (Aumasson and
+//! So an entry takes the same room for every key, and is found without following a pointer. SipHash-1-3 (Aumasson and
 //! Bernstein, "SipHash: a fast short-input PRF", 2012) under a key that is drawn at the start: nobody outside can choose keys
 //! that collide, and of a million keys two share a bucket with a chance of 10^-27.
 

@@ -42,6 +42,42 @@ impl Strategy for Distant {
     }
 }
 
+/// A store that answers when it is told to.
+#[derive(Debug)]
+struct Slow {
+    memory: Memory,
+    asked: std::sync::atomic::AtomicU64,
+    answers: tokio::sync::Semaphore,
+}
+
+impl Slow {
+    fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+impl Strategy for Slow {
+    fn name(&self) -> &'static str {
+        "slow"
+    }
+
+    fn ask<'a>(&'a self, charges: &'a [Charge], intent: Intent) -> Deciding<'a> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        Deciding::waiting(async move {
+            self.answers.acquire().await.unwrap().forget();
+            self.memory.ask_now(charges, intent)
+        })
+    }
+
+    fn give_back(&self, receipts: Vec<Receipt>) -> Deciding<'_, ()> {
+        self.memory.give_back(receipts)
+    }
+
+    fn reset<'a>(&'a self, key: &'a Key) -> Deciding<'a, ()> {
+        self.memory.reset(key)
+    }
+}
+
 fn cached(away_us: u64) -> (DenialCache, Arc<Distant>, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::at_us(NOON));
     let distant = Arc::new(Distant {
@@ -202,4 +238,69 @@ fn the_table_is_bounded() {
         .map(|shard| lock(shard).gates.len())
         .sum();
     assert!(kept <= MOST_KEYS, "{kept}");
+}
+
+fn poll<T: Unpin>(deciding: &mut Deciding<'_, T>) -> std::task::Poll<Result<T, Fault>> {
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    std::pin::Pin::new(deciding).poll(&mut cx)
+}
+
+/// A key of one token whose denial is over, and the store that is asked for it.
+fn slow() -> (DenialCache, Arc<Slow>, [Charge; 1]) {
+    let clock = Arc::new(ManualClock::at_us(NOON));
+    let slow = Arc::new(Slow {
+        memory: Memory::new(100, clock.clone(), &RandomState::new()),
+        asked: 0.into(),
+        answers: tokio::sync::Semaphore::new(1),
+    });
+    let cache = DenialCache::new(slow.clone(), clock.clone(), LONGEST, &RandomState::new());
+    let charges = charge(ALL[0], Quota::new(1, 1, LONGEST).unwrap(), 1);
+    assert!(now(cache.decide(&charges)).admitted);
+    clock.advance(LONGEST);
+    (cache, slow, charges)
+}
+
+#[test]
+fn one_at_a_time_asks_and_the_others_hear_what_it_heard() {
+    let (cache, slow, charges) = slow();
+    let (mut first, mut second) = (cache.decide(&charges), cache.decide(&charges));
+    assert!(poll(&mut first).is_pending() && poll(&mut second).is_pending());
+    assert_eq!(slow.asked(), 2, "the one before, and the first of these");
+    slow.answers.add_permits(1);
+    assert!(matches!(poll(&mut first), std::task::Poll::Ready(Ok(verdict)) if verdict.admitted));
+    let std::task::Poll::Ready(Ok(verdict)) = poll(&mut second) else {
+        panic!("it waits")
+    };
+    assert!(verdict.is_from(Source::Cache) && slow.asked() == 2);
+}
+
+#[test]
+fn nobody_waits_for_a_turn_at_what_was_reset() {
+    let (cache, slow, charges) = slow();
+    let mut all = [(); 3].map(|()| cache.decide(&charges));
+    assert!(all.iter_mut().all(|one| poll(one).is_pending()));
+    assert_eq!(slow.asked(), 2);
+    now(cache.reset(charges[0].key()));
+    slow.answers.add_permits(1);
+    assert!(poll(&mut all[0]).is_ready());
+    assert!(all[1..].iter_mut().all(|one| poll(one).is_pending()));
+    assert_eq!(slow.asked(), 4, "both at once");
+}
+
+#[test]
+fn each_of_many_keys_is_remembered_by_itself() {
+    let (cache, ..) = cached(0);
+    let quota = Quota::new(1, 1, LONGEST).unwrap();
+    let of = |i: u32| {
+        let identity = Identity::new().with_part(i.to_string().as_bytes());
+        let key = Key::new("t:", ALL[0], &RuleName::default_rule(), &identity);
+        let algorithm = ALL[0];
+        [Charge::new(key, Limit { algorithm, quota }, Cost::MIN).unwrap()]
+    };
+    for i in 0..90 {
+        assert!(now(cache.decide(&of(i))).admitted);
+    }
+    for i in 0..90 {
+        assert!(now(cache.decide(&of(i))).is_from(Source::Cache));
+    }
 }
