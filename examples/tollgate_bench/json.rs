@@ -71,6 +71,7 @@ fn cell(cell: &Cell) -> Value {
 fn round(sample: &Sample) -> Value {
     json!({
         "turn": sample.turn,
+        "yardstick_us": sample.yardstick_us,
         "requests": sample.requests,
         "seconds": sample.seconds,
         "service_us": sample.service_us,

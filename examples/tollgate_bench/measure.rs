@@ -2,6 +2,7 @@
 //! disturbs the machine disturbs both.
 
 use std::collections::HashMap;
+use std::hint::black_box;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 pub(crate) struct Sample {
     /// How many were measured before it in the scenario.
     pub(crate) turn: usize,
+    /// How long the yardstick took right before, in microseconds.
+    pub(crate) yardstick_us: f64,
     pub(crate) requests: u64,
     pub(crate) seconds: f64,
     /// CPU time for each request, in microseconds.
@@ -218,6 +221,7 @@ async fn sample(
             None => 0,
         })
     };
+    let yardstick_us = yardstick_us();
     let running = Running::start(service.load(subject.chosen()), SEED ^ turn as u64)?;
     let leases = matches!(subject.contender, Contender::Own(Kind::Lease));
     sleep(if leases {
@@ -244,6 +248,7 @@ async fn sample(
     let each = |before: u64, after: u64| after.saturating_sub(before) as f64 / requests as f64;
     let sample = Sample {
         turn,
+        yardstick_us,
         requests,
         seconds: (end - begin).as_secs_f64(),
         service_us: each(cpu.service, cpu_after.service),
@@ -260,6 +265,17 @@ async fn sample(
         peak: service.peak()?,
     };
     Ok((sample, tally))
+}
+
+/// How long some work takes that is always the same, in microseconds: longer where the host's other guests slow a core down.
+fn yardstick_us() -> f64 {
+    const TEXT: &str =
+        r#"{"client":"10.0.0.1","tokens":[1,22,333,4444],"admitted":true,"wait":0.25}"#;
+    let begin = Instant::now();
+    for _ in 0..500 {
+        black_box(serde_json::from_str::<serde_json::Value>(black_box(TEXT)).is_ok());
+    }
+    begin.elapsed().as_secs_f64() * 1e6
 }
 
 impl Sample {

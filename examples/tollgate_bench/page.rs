@@ -58,6 +58,11 @@ fn page(
         "| rounds | {rounds}; {} where it is shown how the cost grows |\n",
         plan.sweep_rounds
     );
+    if let Some(times) = results.slowed() {
+        text += &format!(
+            "| host | the same work took {times:.2} times as long in the median turn as in the fastest |\n"
+        );
+    }
     text += &format!(
         "\n## Targets\n\n{}.\n\n{}",
         summary(judged),

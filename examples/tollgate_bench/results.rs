@@ -55,6 +55,16 @@ impl Results {
         self.scenarios.iter().find(|it| it.scenario.name == name)
     }
 
+    /// How much longer the same work took in the median turn than in the fastest.
+    pub(crate) fn slowed(&self) -> Option<f64> {
+        let cells = self.scenarios.iter().flat_map(|it| &it.cells);
+        let took: Vec<f64> = cells
+            .flat_map(|cell| cell.samples.iter().map(|it| it.yardstick_us))
+            .collect();
+        let fastest = took.iter().copied().min_by(f64::total_cmp)?;
+        Some(median(took)?.middle / fastest)
+    }
+
     /// A subject by its name.
     pub(crate) fn cell(&self, scenario: &str, subject: &str) -> Option<&Cell> {
         self.scenario(scenario)?.cell(subject)
@@ -117,7 +127,31 @@ impl Cell {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peers::Peers;
     use crate::subject::{Contender, Quota, Subject};
+
+    #[test]
+    fn how_much_slower_than_at_best_a_turn_was_in_the_median() {
+        let subject = Subject::new(Contender::Served("bare"), Quota::Ample, 1);
+        let mut cell = Cell::of(&subject).unwrap();
+        cell.samples = [3.0, 2.0, 8.0]
+            .map(|yardstick_us| Sample {
+                yardstick_us,
+                ..Sample::default()
+            })
+            .into();
+        let scenario = crate::scenario::all(&Peers::find(), true).remove(0);
+        let cells = vec![cell];
+        let mut results = Results {
+            scenarios: vec![Measured { scenario, cells }],
+            footprints: Vec::new(),
+            in_process: Vec::new(),
+            missing: Vec::new(),
+        };
+        assert_eq!(results.slowed(), Some(1.5));
+        results.scenarios.clear();
+        assert_eq!(results.slowed(), None);
+    }
 
     #[test]
     fn each_sample_is_compared_with_the_one_measured_nearest_to_it() {
