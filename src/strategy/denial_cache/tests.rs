@@ -1,7 +1,12 @@
 //! What is denied without the store, and for how long.
 
+use std::pin::Pin;
+use std::sync::atomic::AtomicU64;
+use std::task::{Context, Poll, Waker};
+
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 use proptest::strategy::Strategy as _;
+use tokio::sync::Semaphore;
 
 use super::*;
 use crate::algorithm::{ALL, Algorithm};
@@ -17,7 +22,7 @@ struct Distant {
     memory: Memory,
     clock: Arc<ManualClock>,
     away: Duration,
-    asked: std::sync::atomic::AtomicU64,
+    asked: AtomicU64,
 }
 
 impl Strategy for Distant {
@@ -46,8 +51,8 @@ impl Strategy for Distant {
 #[derive(Debug)]
 struct Slow {
     memory: Memory,
-    asked: std::sync::atomic::AtomicU64,
-    answers: tokio::sync::Semaphore,
+    asked: AtomicU64,
+    answers: Semaphore,
 }
 
 impl Slow {
@@ -240,9 +245,9 @@ fn the_table_is_bounded() {
     assert!(kept <= MOST_KEYS, "{kept}");
 }
 
-fn poll<T: Unpin>(deciding: &mut Deciding<'_, T>) -> std::task::Poll<Result<T, Fault>> {
-    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-    std::pin::Pin::new(deciding).poll(&mut cx)
+fn poll<T: Unpin>(deciding: &mut Deciding<'_, T>) -> Poll<Result<T, Fault>> {
+    let mut cx = Context::from_waker(Waker::noop());
+    Pin::new(deciding).poll(&mut cx)
 }
 
 /// A key of one token whose denial is over, and the store that is asked for it.
@@ -251,7 +256,7 @@ fn slow() -> (DenialCache, Arc<Slow>, [Charge; 1]) {
     let slow = Arc::new(Slow {
         memory: Memory::new(100, clock.clone(), &RandomState::new()),
         asked: 0.into(),
-        answers: tokio::sync::Semaphore::new(1),
+        answers: Semaphore::new(1),
     });
     let cache = DenialCache::new(slow.clone(), clock.clone(), LONGEST, &RandomState::new());
     let charges = charge(ALL[0], Quota::new(1, 1, LONGEST).unwrap(), 1);
@@ -267,8 +272,8 @@ fn one_at_a_time_asks_and_the_others_hear_what_it_heard() {
     assert!(poll(&mut first).is_pending() && poll(&mut second).is_pending());
     assert_eq!(slow.asked(), 2, "the one before, and the first of these");
     slow.answers.add_permits(1);
-    assert!(matches!(poll(&mut first), std::task::Poll::Ready(Ok(verdict)) if verdict.admitted));
-    let std::task::Poll::Ready(Ok(verdict)) = poll(&mut second) else {
+    assert!(matches!(poll(&mut first), Poll::Ready(Ok(verdict)) if verdict.admitted));
+    let Poll::Ready(Ok(verdict)) = poll(&mut second) else {
         panic!("it waits")
     };
     assert!(verdict.is_from(Source::Cache) && slow.asked() == 2);

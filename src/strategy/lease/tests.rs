@@ -381,3 +381,25 @@ proptest! {
         prop_assert!(excess(&quota, &admitted) == 0, "{} units", excess(&quota, &admitted));
     }
 }
+
+#[test]
+fn each_of_many_keys_has_a_purse_of_its_own() {
+    let (purses, clock) = (Purses::new(&RandomState::new()), ManualClock::at_us(NOON));
+    let of = |i: u64| {
+        let identity = Identity::new().with_part(i.to_string().as_bytes());
+        let key = Key::new("t:", &TokenBucket, &RuleName::default_rule(), &identity);
+        let [any] = charge(still(1_000), 1);
+        Charge::new(key, any.limit(), any.cost()).unwrap()
+    };
+    let asked = |i: u64| i % 3 + 1;
+    for i in 0..900 {
+        for _ in 0..asked(i) {
+            purses.open(&of(i), &clock, |purse, now_us| purse.count(&of(i), now_us));
+        }
+    }
+    for i in 0..900 {
+        let wanted = purses.open(&of(i), &clock, |purse, _| purse.wanted());
+        assert_eq!(wanted, Some(asked(i)), "{i}");
+    }
+    assert_eq!(purses.len(), 900);
+}
