@@ -19,9 +19,29 @@ use crate::proxy::{Faults, Gate};
 use crate::redis_server::RedisServer;
 use crate::witness::Witness;
 
-/// The quota of every instance: the defaults.
-pub(crate) const CAPACITY: u64 = 100;
-pub(crate) const RATE: u64 = 10;
+/// The quota of every client.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Quota {
+    pub(crate) capacity: u64,
+    /// Tokens a second.
+    pub(crate) rate: u64,
+}
+
+impl Quota {
+    /// The service's defaults.
+    pub(crate) const USUAL: Self = Self {
+        capacity: 100,
+        rate: 10,
+    };
+
+    /// Most tokens that the law allows within so long.
+    pub(crate) fn most_within(self, time: Duration) -> u64 {
+        let refilled = time.as_micros() * u128::from(self.rate) / 1_000_000;
+        let refilled = u64::try_from(refilled).unwrap_or(u64::MAX);
+        refilled.saturating_add(self.capacity)
+    }
+}
+
 /// After all instances are known to Redis, so long until each has heard of all.
 const SETTLING: Duration = Duration::from_millis(1_500);
 /// Longest wait for instances to know of each other, and to ask the store again.
@@ -102,10 +122,17 @@ impl Bench {
             Some(_) => Some(Witness::of(redis.socket(), ledger.clone()).await?),
             None => None,
         };
-        let fleet = Fleet::start(plan.binary.clone(), experiment.settings, stores).await?;
+        let Quota { capacity, rate } = experiment.quota;
+        let (capacity_text, rate) = (capacity.to_string(), rate.to_string());
+        let quota = [
+            ("LIMITER_CAPACITY", capacity_text.as_str()),
+            ("LIMITER_REFILL_RATE", &rate),
+        ];
+        let settings = [&quota, experiment.settings].concat();
+        let fleet = Fleet::start(plan.binary.clone(), &settings, stores).await?;
         let load = Load {
             targets: fleet.targets.clone(),
-            limit: CAPACITY,
+            limit: capacity,
             strangers: Arc::new(AtomicU32::new(0)),
         };
         let bench = Self {

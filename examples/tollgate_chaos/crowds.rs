@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout};
 
-use crate::bench::{Bench, RATE, is_by_the_store};
+use crate::bench::{Bench, Quota, is_by_the_store};
 use crate::faults::Aftermath;
 use crate::fleet::INSTANCES;
 use crate::generator::{Client, Outcome, Target};
@@ -48,7 +48,7 @@ pub(crate) async fn flood(bench: &Bench, aftermath: &mut Aftermath) -> Result<()
     let commands = after - before;
     // Both rounded up: the flood begins and ends somewhere between two tokens.
     let whole = |number: f64| format!("{:.0}", number.ceil()).parse::<u64>().unwrap_or(0);
-    let refills = whole(seconds) * RATE + 1;
+    let refills = whole(seconds) * Quota::USUAL.rate + 1;
     let lifetimes = whole(seconds / REMEMBERED.as_secs_f64()) + 1;
     let most = 2 * (refills + lifetimes) * INSTANCES as u64;
     aftermath.notes.push(format!(

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::bench::Quota;
 use crate::faults::Fault;
 
 /// What a key may be admitted above the law, as docs/resilience.md states it.
@@ -23,6 +24,7 @@ pub(crate) struct Experiment {
     pub(crate) fault: Fault,
     /// Variables of the instances besides the usual.
     pub(crate) settings: &'static [(&'static str, &'static str)],
+    pub(crate) quota: Quota,
     /// Share of requests whose clients go away.
     pub(crate) aborts: f64,
     /// How many connections each pool must be able to use at once when all is over.
@@ -46,6 +48,7 @@ const fn experiment(name: &'static str, about: &'static str, fault: Fault) -> Ex
         about,
         fault,
         settings: &[],
+        quota: Quota::USUAL,
         aborts: 0.0,
         pool: None,
         crowd: 1,
@@ -54,6 +57,21 @@ const fn experiment(name: &'static str, about: &'static str, fault: Fault) -> Ex
         allowance: Allowance::Outage,
         back_within: Duration::from_millis(500),
         is_short: false,
+    }
+}
+
+/// What makes instances take tokens ahead.
+pub(crate) const LENDING: (&str, &str) = ("LIMITER_STRATEGY", "tokenbucket-lease");
+
+/// An experiment on leases: buckets that have something left to lend when the fault begins, and are empty before it ends.
+const fn lending(name: &'static str, about: &'static str, fault: Fault) -> Experiment {
+    Experiment {
+        settings: &[LENDING],
+        quota: Quota {
+            capacity: 400,
+            rate: 20,
+        },
+        ..experiment(name, about, fault)
     }
 }
 
@@ -174,6 +192,38 @@ pub(crate) const ALL: &[Experiment] = &[
     Experiment {
         allowance: Allowance::CutOff(1),
         ..experiment("cut-off", "one instance of three cut off", Fault::CutOff)
+    },
+    Experiment {
+        allowance: Allowance::Emptied,
+        is_short: true,
+        ..lending(
+            "lease-kill-restart",
+            "kill -9 of Redis, with leases",
+            Fault::KillRedis,
+        )
+    },
+    lending(
+        "lease-freeze",
+        "SIGSTOP and SIGCONT, with leases",
+        Fault::Freeze,
+    ),
+    lending(
+        "lease-cut-replies",
+        "5 % of charges cut before the reply, with leases",
+        Fault::CutReplies,
+    ),
+    lending(
+        "lease-kill-instance",
+        "kill -9 of one instance of three, with leases",
+        Fault::KillInstance,
+    ),
+    Experiment {
+        allowance: Allowance::CutOff(1),
+        ..lending(
+            "lease-cut-off",
+            "one instance of three cut off, with leases",
+            Fault::CutOff,
+        )
     },
     Experiment {
         crowd: 4,

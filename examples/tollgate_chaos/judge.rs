@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::bench::{CAPACITY, Observed, RATE};
-use crate::experiments::{Allowance, Experiment};
+use crate::bench::Observed;
+use crate::experiments::{Allowance, Experiment, LENDING};
 use crate::fleet::{INSTANCES, Line};
 use crate::generator::{Outcome, Record};
 use crate::http::Failure;
@@ -58,13 +58,15 @@ pub(crate) fn judge(
     observed: &Observed,
     baseline: Option<Baseline>,
 ) -> Judgement {
-    let mut measures = measure(observed, baseline.map(|baseline| baseline.longest()));
+    let longest = baseline.map(|baseline| baseline.longest());
+    let mut measures = measure(observed, experiment.quota, longest);
     if !experiment.fault.harms_the_store() {
         measures.back_after = None;
     }
     let mut broken = observed.aftermath.broken.clone();
     broken.extend(answers(observed, experiment.sheds));
-    broken.extend(law(experiment.allowance, &measures));
+    broken.extend(law(&experiment, &measures));
+    broken.extend(leases(&experiment, &measures));
     broken.extend(charges(observed, &measures));
     broken.extend(logs(&observed.lines));
     if observed.back.is_none() {
@@ -144,20 +146,29 @@ fn answers(observed: &Observed, sheds: bool) -> Vec<String> {
     broken
 }
 
-fn law(allowance: Allowance, measures: &Measures) -> Option<String> {
-    let outage = if measures.local > 0 { CAPACITY } else { 0 };
-    let allowed = match allowance {
+fn law(experiment: &Experiment, measures: &Measures) -> Option<String> {
+    let quota = experiment.quota;
+    let outage = if measures.local > 0 {
+        quota.capacity
+    } else {
+        0
+    };
+    let allowed = match experiment.allowance {
         Allowance::Outage => outage,
-        Allowance::Emptied => outage + CAPACITY,
+        Allowance::Emptied => outage + quota.capacity,
         Allowance::CutOff(instances) => {
-            let refilled = measures.lasted.as_millis() * u128::from(RATE) / 1_000;
-            let all = CAPACITY + u64::try_from(refilled).unwrap_or(u64::MAX);
-            (all * instances).div_ceil(INSTANCES as u64)
+            (quota.most_within(measures.lasted) * instances).div_ceil(INSTANCES as u64)
         }
     };
     let above = measures.above_the_law;
     (above > allowed)
         .then(|| format!("a key was admitted {above} above the law, {allowed} allowed"))
+}
+
+/// Who should take tokens ahead does.
+fn leases(experiment: &Experiment, measures: &Measures) -> Option<String> {
+    (experiment.settings.contains(&LENDING) && measures.lends == 0)
+        .then(|| "no instance asked for a lease".to_owned())
 }
 
 /// No request is charged more than once.

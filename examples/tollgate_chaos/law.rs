@@ -2,11 +2,11 @@
 
 use tokio::time::Instant;
 
-use crate::bench::{CAPACITY, RATE};
+use crate::bench::Quota;
 use crate::generator::{Client, Outcome, REGULARS, Record};
 
 /// Tokens above the law that one client was admitted, at the worst pair of instants. What is surely between them counts.
-pub(crate) fn above_the_law(records: &[Record], client: Client) -> u64 {
+pub(crate) fn above_the_law(records: &[Record], client: Client, quota: Quota) -> u64 {
     let mut admitted: Vec<(Instant, Instant)> = records
         .iter()
         .filter(|record| record.client == client)
@@ -21,10 +21,7 @@ pub(crate) fn above_the_law(records: &[Record], client: Client) -> u64 {
         let mut ends: Vec<Instant> = admitted[i..].iter().map(|(_, end)| *end).collect();
         ends.sort_unstable();
         for (count, to) in (1_u64..).zip(&ends) {
-            let refilled = (*to - *from).as_micros() * u128::from(RATE) / 1_000_000;
-            let most = u64::try_from(refilled)
-                .unwrap_or(u64::MAX)
-                .saturating_add(CAPACITY);
+            let most = quota.most_within(*to - *from);
             worst = worst.max(count.saturating_sub(most));
         }
     }
@@ -32,8 +29,8 @@ pub(crate) fn above_the_law(records: &[Record], client: Client) -> u64 {
 }
 
 /// The most that any regular client was admitted above the law.
-pub(crate) fn worst_above_the_law(records: &[Record]) -> u64 {
-    let worst = (0..REGULARS).map(|number| above_the_law(records, Client::Regular(number)));
+pub(crate) fn worst_above_the_law(records: &[Record], quota: Quota) -> u64 {
+    let worst = (0..REGULARS).map(|number| above_the_law(records, Client::Regular(number), quota));
     worst.max().unwrap_or(0)
 }
 
@@ -65,10 +62,11 @@ mod tests {
     async fn a_burst_above_the_law_is_found_wherever_it_is() {
         let begin = Instant::now();
         let burst = |at_ms, count| (0..count).map(move |_| admitted(begin, at_ms));
-        let lawful: Vec<Record> = burst(0, CAPACITY).chain(burst(10_000, CAPACITY)).collect();
-        assert_eq!(worst_above_the_law(&lawful), 0);
+        let (quota, full) = (Quota::USUAL, Quota::USUAL.capacity);
+        let lawful: Vec<Record> = burst(0, full).chain(burst(10_000, full)).collect();
+        assert_eq!(worst_above_the_law(&lawful, quota), 0);
         // Over the whole run this would pass: nobody asked before.
-        let late: Vec<Record> = burst(0, 1).chain(burst(60_000, CAPACITY + 3)).collect();
-        assert_eq!(worst_above_the_law(&late), 3);
+        let late: Vec<Record> = burst(0, 1).chain(burst(60_000, full + 3)).collect();
+        assert_eq!(worst_above_the_law(&late, quota), 3);
     }
 }

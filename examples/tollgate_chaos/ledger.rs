@@ -1,4 +1,4 @@
-//! What passed the proxy, or else what Redis was told: how often each key was charged, and by how many commands.
+//! What passed the proxy, or else what Redis was told: how often each key was charged.
 //!
 //! A charge counts from when it is passed on until its reply says that it had no effect. One whose reply nobody saw
 //! still counts: it may have been executed.
@@ -6,6 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::calls::{Operation, charges};
 use crate::generator::is_a_strangers;
 use crate::resp::{frame, is_nothing, is_push, is_refusal, words};
 
@@ -26,6 +27,8 @@ pub(crate) struct Counts {
     pub(crate) undone: u64,
     /// Charges for what was admitted without the store.
     pub(crate) write_backs: u64,
+    /// Charges by which an instance asked for a lease.
+    pub(crate) lends: u64,
     /// How often each key was charged, or may have been.
     pub(crate) by_key: HashMap<String, u64>,
 }
@@ -42,7 +45,8 @@ impl Ledger {
 
 /// A command that waits for its reply.
 enum Asked {
-    Charge(String),
+    /// It charges these keys.
+    Charges(Vec<String>),
     Other,
 }
 
@@ -92,10 +96,14 @@ impl Conversation {
             if is_push(&reply) {
                 continue;
             }
-            if let Some(Asked::Charge(key)) = self.asked.pop_front()
-                && is_refusal(&reply)
-            {
-                let mut counts = self.ledger.lock();
+            let Some(Asked::Charges(keys)) = self.asked.pop_front() else {
+                continue;
+            };
+            if !is_refusal(&reply) {
+                continue;
+            }
+            let mut counts = self.ledger.lock();
+            for key in keys {
                 counts.refused += 1;
                 counts.undone += u64::from(is_nothing(&reply) && is_a_strangers(&key));
                 if let Some(times) = counts.by_key.get_mut(&key) {
@@ -109,15 +117,7 @@ impl Conversation {
         let text = |i: usize| String::from_utf8_lossy(words.get(i).copied().unwrap_or_default());
         self.ledger.lock().commands += 1;
         match text(0).to_ascii_uppercase().as_str() {
-            "EVALSHA" | "EVAL" => {
-                let keys: usize = text(2).parse().unwrap_or(0);
-                match text(3 + keys).as_ref() {
-                    operation @ ("charge" | "debit") => {
-                        self.charged(text(3).into_owned(), operation == "debit")
-                    }
-                    _ => Asked::Other,
-                }
-            }
+            "EVALSHA" | "EVAL" => self.charged(charges(words)),
             "MULTI" => {
                 self.transaction = Some(None);
                 Asked::Other
@@ -127,22 +127,22 @@ impl Conversation {
                 Asked::Other
             }
             "EXEC" => match self.transaction.take().flatten() {
-                Some(key) => self.charged(key, false),
+                Some(key) => self.charged(vec![(Operation::Charge, key)]),
                 None => Asked::Other,
             },
             _ => Asked::Other,
         }
     }
 
-    fn charged(&self, key: String, is_write_back: bool) -> Asked {
+    fn charged(&self, charges: Vec<(Operation, String)>) -> Asked {
         let mut counts = self.ledger.lock();
-        if is_write_back {
-            counts.write_backs += 1;
-        } else {
-            counts.charges += 1;
+        for (operation, key) in &charges {
+            counts.charges += u64::from(*operation != Operation::WriteBack);
+            counts.write_backs += u64::from(*operation == Operation::WriteBack);
+            counts.lends += u64::from(*operation == Operation::Lend);
+            *counts.by_key.entry(key.clone()).or_default() += 1;
         }
-        *counts.by_key.entry(key.clone()).or_default() += 1;
-        Asked::Charge(key)
+        Asked::Charges(charges.into_iter().map(|(_, key)| key).collect())
     }
 }
 
@@ -158,17 +158,56 @@ mod tests {
         format!("*{}\r\n{}", words.len(), words.concat()).into_bytes()
     }
 
+    /// The words of a call with these keys and groups.
+    fn call(script: &[&str; 2], keys: &str, groups: &str) -> Vec<u8> {
+        let (keys, groups) = (keys.split(' '), groups.split(' '));
+        let count = keys.clone().count().to_string();
+        let words = script.iter().copied().chain([count.as_str()]);
+        command(&words.chain(keys).chain(groups).collect::<Vec<_>>())
+    }
+
     #[test]
     fn a_script_that_was_unknown_and_sent_again_is_one_charge() {
         let ledger = Arc::new(Ledger::default());
         let mut talk = Conversation::new(ledger.clone());
-        talk.asks(&command(&["EVALSHA", "abc", "1", "k", "charge"]));
+        talk.asks(&call(
+            &["EVALSHA", "abc"],
+            "k",
+            "charge 1 1 0 tokenbucket 1 1 9 1 1",
+        ));
         talk.hears(b"-NOSCRIPT no\r\n");
-        talk.asks(&command(&["EVAL", "text", "1", "k", "charge"]));
+        talk.asks(&call(
+            &["EVAL", "text"],
+            "k",
+            "charge 1 1 0 tokenbucket 1 1 9 1 1",
+        ));
         talk.hears(b"*1\r\n:1\r\n");
         assert_eq!(ledger.counts().by_key["k"], 1);
-        talk.asks(&command(&["EVALSHA", "abc", "1", "k", "debit"]));
+        talk.asks(&call(
+            &["EVALSHA", "abc"],
+            "k",
+            "debit 1 1 0 tokenbucket 1 1 9 1 1",
+        ));
         assert_eq!(ledger.counts().by_key["k"], 2, "it may be executed");
+    }
+
+    #[test]
+    fn a_call_that_was_refused_charged_nobody() {
+        let ledger = Arc::new(Ledger::default());
+        let mut talk = Conversation::new(ledger.clone());
+        let two = call(
+            &["EVALSHA", "abc"],
+            "a b",
+            "charge 2 1 0 tokenbucket 1 1 9 1 1",
+        );
+        talk.asks(&two);
+        assert_eq!(ledger.counts().by_key["b"], 1);
+        talk.hears(b"-OOM no room\r\n");
+        let counts = ledger.counts();
+        assert_eq!(
+            (counts.charges, counts.refused, counts.by_key["b"]),
+            (2, 2, 0)
+        );
     }
 
     #[test]

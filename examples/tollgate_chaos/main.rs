@@ -16,6 +16,7 @@
 //! `scripts/chaos.sh --help`
 
 mod bench;
+mod calls;
 mod crowds;
 mod experiments;
 mod faults;

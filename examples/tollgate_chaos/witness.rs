@@ -113,7 +113,8 @@ mod tests {
         let ledger = Arc::new(Ledger::default());
         let mut talk = Conversation::new(ledger.clone());
         for operation in ["charge", "peek", "debit"] {
-            let line = format!(r#"+1.5 [0 unix:/s] "EVALSHA" "ab" "1" "k" "{operation}""#);
+            let line =
+                format!(r#"+1.5 [0 unix:/s] "EVALSHA" "ab" "1" "k" "{operation}" "1" "1" "0""#);
             let words = told(&line);
             talk.executes(&words.iter().map(Vec::as_slice).collect::<Vec<_>>());
         }

@@ -4,13 +4,9 @@
 //! The strategies stand alone here, without a deadline that would try again. Real servers say everything but two
 //! answers that no server gives: a code that nobody knows, and nonsense.
 
-use std::ops::RangeInclusive;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tollgate::algorithm::named;
 use tollgate::strategy::factory::Kind;
 use tollgate::strategy::redis::{Link, Settings, Transaction, pool};
@@ -18,8 +14,11 @@ use tollgate::strategy::{Deadline, Fault, Remedy, Scope, Strategy};
 use tollgate::{Charge, Verdict};
 
 use crate::bench::{
-    Folder, Proxy, Puppet, RedisServer, bare, charge, free_port, has_options_of_redis_7, quota,
+    Folder, Proxy, Puppet, RedisServer, bare, charge, has_options_of_redis_7, quota,
 };
+
+mod cluster;
+mod connections;
 
 use Remedy::{GiveUp, Replace, TryAgain};
 use Scope::{Request, Store};
@@ -28,7 +27,6 @@ const KINDS: [Kind; 3] = [Kind::Lua, Kind::Transaction, Kind::Hash];
 const CAPACITY: u64 = 40;
 const POOL: usize = 4;
 const PAUSE: Duration = Duration::from_millis(5);
-const LONG: Duration = Duration::from_secs(120);
 
 /// What a row of the table says.
 type Row = (&'static str, bool, Remedy, Scope);
@@ -419,208 +417,6 @@ async fn nonsense() {
     }
 }
 
-/// A node of a cluster, and the folder for what it remembers of the others.
-struct Node {
-    redis: RedisServer,
-    /// The port of its bus; `None` where a server has it at a fixed distance from its own.
-    bus: Option<String>,
-    _folder: Folder,
-}
-
-impl Node {
-    fn start() -> Self {
-        let folder = Folder::new();
-        let bus = has_options_of_redis_7().then(|| free_port().to_string());
-        let mut options = vec!["--dir", folder.path(), "--cluster-enabled", "yes"];
-        if let Some(bus) = &bus {
-            options.extend(["--cluster-port", bus]);
-        }
-        let redis = RedisServer::start_with(&options);
-        Self {
-            redis,
-            bus,
-            _folder: folder,
-        }
-    }
-
-    fn with_all_slots() -> Self {
-        let node = Self::start();
-        node.owns(0..=16_383);
-        node.until_whole();
-        node
-    }
-
-    /// Two nodes that know each other; the first has the lower half of the slots.
-    fn two() -> [Self; 2] {
-        let [low, high] = [Self::start(), Self::start()];
-        low.owns(0..=8_191);
-        high.owns(8_192..=16_383);
-        let address = high.redis.address();
-        let (host, port) = address.split_once(':').unwrap();
-        let words = ["CLUSTER", "MEET", host, port].into_iter();
-        let words = words.chain(high.bus.as_deref());
-        low.redis.run::<()>(&words.collect::<Vec<_>>());
-        [low, high].map(|node| {
-            node.until_whole();
-            node
-        })
-    }
-
-    fn owns(&self, slots: RangeInclusive<u16>) {
-        let slots: Vec<String> = slots.map(|slot| slot.to_string()).collect();
-        let words = ["CLUSTER", "ADDSLOTS"].into_iter();
-        let words = words.chain(slots.iter().map(String::as_str));
-        self.redis.run::<()>(&words.collect::<Vec<_>>());
-    }
-
-    fn until_whole(&self) {
-        while !self
-            .redis
-            .run::<String>(&["CLUSTER", "INFO"])
-            .contains("cluster_state:ok")
-        {
-            thread::sleep(PAUSE);
-        }
-    }
-
-    fn id(&self) -> String {
-        self.redis.run(&["CLUSTER", "MYID"])
-    }
-
-    fn slot(&self, charge: &Charge) -> u16 {
-        self.redis
-            .run(&["CLUSTER", "KEYSLOT", charge.key().as_str()])
-    }
-
-    /// The first two clients whose keys have one slot, below 8192.
-    fn two_in_one_slot(&self) -> [Charge; 2] {
-        let mut seen = std::collections::HashMap::new();
-        for i in 0.. {
-            let charge = one(&format!("client-{i}"));
-            let slot = self.slot(&charge);
-            if slot >= 8_192 {
-                continue;
-            }
-            if let Some(first) = seen.insert(slot, charge.clone()) {
-                return [first, charge];
-            }
-        }
-        unreachable!()
-    }
-
-    fn sets_slot(&self, charge: &Charge, words: &[&str]) {
-        let slot = self.slot(charge).to_string();
-        self.redis
-            .run::<()>(&[&["CLUSTER", "SETSLOT", &slot], words].concat());
-    }
-}
-
-#[tokio::test]
-async fn clusterdown() {
-    for kind in KINDS {
-        let node = Node::start();
-        let strategy = bare(kind, &settings(&node.redis.address()), POOL);
-        let fault = strategy.decide(&[one("a")]).await.unwrap_err();
-        assert_row(&fault, refused("CLUSTERDOWN", TryAgain, Store), kind);
-        node.owns(0..=16_383);
-        let after = left(&until_decided(&*strategy, &[one("a")]).await);
-        assert_eq!(after, [CAPACITY - 1], "{}", kind.name());
-    }
-}
-
-#[tokio::test]
-async fn crossslot() {
-    let node = Node::with_all_slots();
-    for kind in KINDS {
-        let strategy = bare(kind, &settings(&node.redis.address()), POOL);
-        let charges = ["a", "b"].map(|name| one(&format!("{name}-{}", kind.name())));
-        assert_ne!(node.slot(&charges[0]), node.slot(&charges[1]));
-        let fault = strategy.decide(&charges).await.unwrap_err();
-        assert_row(&fault, refused("CROSSSLOT", GiveUp, Request), kind);
-        for charge in charges {
-            let after = left(&strategy.decide(&[charge]).await.unwrap());
-            assert_eq!(after, [CAPACITY - 1], "{}", kind.name());
-        }
-    }
-}
-
-/// What would share a call cannot where it has keys of several slots: then each goes alone.
-#[tokio::test]
-async fn who_cannot_travel_together_is_decided_alone() {
-    let node = Node::with_all_slots();
-    let strategy = bare(Kind::Lua, &settings(&node.redis.address()), POOL);
-    let asked: Vec<_> = (0..20)
-        .map(|i| {
-            let (strategy, charge) = (strategy.clone(), one(&format!("client-{i}")));
-            tokio::spawn(async move { strategy.decide(&[charge]).await })
-        })
-        .collect();
-    for asked in asked {
-        assert_eq!(left(&asked.await.unwrap().unwrap()), [CAPACITY - 1]);
-    }
-}
-
-#[tokio::test]
-async fn moved() {
-    let [low, high] = Node::two();
-    let charge = (0..)
-        .map(|i| one(&format!("client-{i}")))
-        .find(|charge| low.slot(charge) >= 8_192)
-        .unwrap();
-    for kind in KINDS {
-        let strategy = bare(kind, &settings(&low.redis.address()), POOL);
-        let fault = strategy
-            .decide(std::slice::from_ref(&charge))
-            .await
-            .unwrap_err();
-        assert_row(&fault, refused("MOVED", GiveUp, Request), kind);
-        let there: u64 = high.redis.run(&["EXISTS", charge.key().as_str()]);
-        assert_eq!(there, 0, "{}: nothing was charged", kind.name());
-    }
-}
-
-#[tokio::test]
-async fn ask() {
-    let [low, high] = Node::two();
-    for (kind, i) in KINDS.into_iter().zip(0..) {
-        let charge = [(0..)
-            .map(|j| one(&format!("client-{i}-{j}")))
-            .find(|charge| low.slot(charge) < 8_192)
-            .unwrap()];
-        let strategy = bare(kind, &settings(&low.redis.address()), POOL);
-        low.sets_slot(&charge[0], &["MIGRATING", &high.id()]);
-        let fault = strategy.decide(&charge).await.unwrap_err();
-        assert_row(&fault, refused("ASK", GiveUp, Request), kind);
-        low.sets_slot(&charge[0], &["STABLE"]);
-        let after = left(&strategy.decide(&charge).await.unwrap());
-        assert_eq!(after, [CAPACITY - 1], "{}", kind.name());
-    }
-}
-
-/// Not `hash`: it never asks for two keys with one command before it writes. Redis 6.2 says it only to those who were sent
-/// on by an ASK.
-#[tokio::test]
-async fn tryagain() {
-    let [low, high] = Node::two();
-    let charges = low.two_in_one_slot();
-    for kind in [Kind::Lua, Kind::Transaction] {
-        low.redis.run::<()>(&["FLUSHALL"]);
-        let strategy = bare(kind, &settings(&low.redis.address()), POOL);
-        assert!(strategy.decide(&charges[..1]).await.unwrap().admitted);
-        low.sets_slot(&charges[0], &["MIGRATING", &high.id()]);
-        let fault = strategy.decide(&charges).await.unwrap_err();
-        let row = if has_options_of_redis_7() {
-            refused("TRYAGAIN", TryAgain, Request)
-        } else {
-            refused("ASK", GiveUp, Request)
-        };
-        assert_row(&fault, row, kind);
-        low.sets_slot(&charges[0], &["STABLE"]);
-        let after = left(&strategy.decide(&charges).await.unwrap());
-        assert_eq!(after, [CAPACITY - 2, CAPACITY - 1], "{}", kind.name());
-    }
-}
-
 #[tokio::test]
 async fn unreachable() {
     for kind in KINDS {
@@ -721,125 +517,4 @@ async fn pool_exhausted() {
     );
     let after = left(&until_decided(&transaction, &second).await);
     assert_eq!(after, [CAPACITY - 1]);
-}
-
-/// The ids of those who are connected, but for who asks.
-fn clients(redis: &RedisServer) -> Vec<String> {
-    let mut connection = redis.connection();
-    let (me, list): (u64, String) = redis::pipe()
-        .cmd("CLIENT")
-        .arg("ID")
-        .cmd("CLIENT")
-        .arg("LIST")
-        .query(&mut connection)
-        .unwrap();
-    let me = format!("id={me}");
-    list.lines()
-        .filter_map(|line| line.split(' ').next())
-        .filter(|id| *id != me)
-        .map(ToOwned::to_owned)
-        .collect()
-}
-
-/// Waits until these are connected no more, for far longer than that can take.
-async fn until_gone(redis: &RedisServer, ids: &[String]) {
-    let started = Instant::now();
-    while clients(redis).iter().any(|id| ids.contains(id)) {
-        assert!(started.elapsed() < LONG, "{ids:?} are still connected");
-        tokio::time::sleep(PAUSE).await;
-    }
-}
-
-#[tokio::test]
-async fn a_connection_is_replaced_after_readonly() {
-    for kind in KINDS {
-        let redis = RedisServer::start();
-        let strategy = bare(kind, &settings(&redis.address()), POOL);
-        until_decided(&*strategy, &[one("a")]).await;
-        let before = clients(&redis);
-        redis.run::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
-        let used = match kind {
-            // The link beside the pool was not used.
-            Kind::Transaction => pooled(&redis),
-            _ => before,
-        };
-        assert!(!used.is_empty());
-        let fault = strategy.decide(&[one("a")]).await.unwrap_err();
-        assert_eq!(fault.kind(), "READONLY");
-        until_gone(&redis, &used).await;
-        redis.run::<()>(&["REPLICAOF", "NO", "ONE"]);
-        let after = left(&until_decided(&*strategy, &[one("a")]).await);
-        assert_eq!(after, [CAPACITY - 2]);
-    }
-}
-
-/// Connections whose last command was of a transaction.
-fn pooled(redis: &RedisServer) -> Vec<String> {
-    let list: String = redis.run(&["CLIENT", "LIST"]);
-    list.lines()
-        .filter(|line| line.contains(" cmd=exec "))
-        .filter_map(|line| line.split(' ').next())
-        .map(ToOwned::to_owned)
-        .collect()
-}
-
-/// No real server: one that let somebody in does not ask again on the same connection.
-#[tokio::test]
-async fn a_connection_is_replaced_after_an_authentication_error() {
-    for kind in KINDS {
-        for code in ["NOAUTH", "WRONGPASS"] {
-            let refuses = Arc::new(AtomicBool::new(true));
-            let says = refuses.clone();
-            let puppet = Puppet::start(move |_| {
-                let told = format!("-{code} go away\r\n");
-                says.load(Ordering::SeqCst).then_some(told)
-            })
-            .await;
-            let strategy = bare(kind, &settings(puppet.address()), POOL);
-            let fault = strategy.decide(&[one("a")]).await.unwrap_err();
-            assert_row(&fault, refused(code, Replace, Store), kind);
-            refuses.store(false, Ordering::SeqCst);
-            let before = puppet.connections();
-            // Answers that make no sense now, but on another connection.
-            let started = Instant::now();
-            while puppet.connections() == before {
-                assert!(started.elapsed() < LONG, "{code}: the same connection");
-                let _ = strategy.decide(&[one("a")]).await;
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-    }
-}
-
-/// After three requests in a row that nobody answered. Not `transaction`: it throws away every connection that it did
-/// not finish with.
-#[tokio::test]
-async fn a_connection_is_replaced_after_several_timeouts() {
-    let redis = RedisServer::start();
-    let proxy = Proxy::before(&redis.address()).await;
-    let within = Duration::from_millis(200);
-    for kind in KINDS {
-        proxy.release_replies();
-        let link = Link::open(&settings(proxy.address()), 1, within, 42).unwrap();
-        let strategy: Arc<dyn Strategy> = match kind {
-            Kind::Lua => Arc::new(tollgate::strategy::redis::Lua::new(link)),
-            Kind::Hash => Arc::new(tollgate::strategy::redis::Hash::new(link)),
-            _ => continue,
-        };
-        until_decided(&*strategy, &[one(kind.name())]).await;
-        let before = clients(&redis);
-        let impatient = Deadline::new(strategy, within, 42);
-        proxy.hold_replies();
-        for _ in 0..3 {
-            let fault = impatient.decide(&[one(kind.name())]).await.unwrap_err();
-            assert_eq!(fault, Fault::Timeout(within));
-        }
-        until_gone(&redis, &before).await;
-        proxy.release_replies();
-        assert!(
-            until_decided(&impatient, &[one(kind.name())])
-                .await
-                .admitted
-        );
-    }
 }
