@@ -20,6 +20,7 @@ const FORBIDDEN: [&[&str]; 5] = [
     &[
         "tokio",
         "redis",
+        "deadpool",
         "deadpool_redis",
         "axum",
         "tower",
@@ -44,10 +45,11 @@ const FORBIDDEN: [&[&str]; 5] = [
         "hyper",
         "hyper_util",
         "redis",
+        "deadpool",
         "deadpool_redis",
         "tokio",
     ],
-    &["redis", "deadpool_redis", "hyper", "hyper_util"],
+    &["redis", "deadpool", "deadpool_redis", "hyper", "hyper_util"],
     &[],
 ];
 

@@ -100,7 +100,10 @@ fn timed(threads: usize, count: u32, decide: &(impl Fn(usize) -> bool + Sync)) -
         let workers: Vec<_> = (0..threads)
             .map(|thread| {
                 let barrier = &barrier;
-                scope.spawn(move || {
+                // By which `scripts/profile` tells one thread from two.
+                let name = format!("deciding-{threads}");
+                let worker = std::thread::Builder::new().name(name);
+                worker.spawn_scoped(scope, move || {
                     let keys = KEYS as usize;
                     let mut i = thread * keys / threads;
                     barrier.wait();
@@ -113,11 +116,11 @@ fn timed(threads: usize, count: u32, decide: &(impl Fn(usize) -> bool + Sync)) -
                     (begin.elapsed(), admitted)
                 })
             })
-            .collect();
+            .collect::<Result<_, _>>()?;
         let joined = workers.into_iter().map(ScopedJoinHandle::join);
-        joined.collect::<Result<Vec<_>, _>>()
-    });
-    let times = times.map_err(|_| anyhow!("a thread panicked"))?;
+        let times = joined.collect::<Result<Vec<_>, _>>();
+        times.map_err(|_| anyhow!("a thread panicked"))
+    })?;
     anyhow::ensure!(
         times.iter().all(|(_, admitted)| *admitted == count),
         "a decision was a denial"

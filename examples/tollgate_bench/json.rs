@@ -83,7 +83,7 @@ fn round(sample: &Sample) -> Value {
         "denied": sample.denied,
         "local": sample.local,
         "other": sample.other,
-        "scripts": sample.scripts,
+        "calls": sample.calls,
         "answer_bytes": sample.bytes,
         "peak_resident_bytes": sample.peak,
     })

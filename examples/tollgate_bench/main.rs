@@ -56,9 +56,6 @@ const NAMES: [&str; 10] = [
     "keys",
 ];
 
-/// Load of the machine, over the last minute, that is told of before anything is measured.
-const BUSY: f64 = 1.0;
-
 fn command() -> Command {
     let flag = |name: &'static str, about: &'static str| {
         Arg::new(name)
@@ -145,10 +142,6 @@ async fn run(arguments: &ArgMatches) -> Result<()> {
         .flatten()
         .cloned()
         .collect();
-    let [load, ..] = page::load();
-    if load > BUSY {
-        eprintln!("the load of this machine is {load:.2} already: the figures will be less sure");
-    }
     let about = page::about();
     let results = Results::gather(&plan, &programs, &only).await?;
     let judged = targets::judge(&results);

@@ -6,18 +6,16 @@ use std::hint::black_box;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use hdrhistogram::Histogram;
-use tokio::time::{Instant, sleep};
-use tollgate::strategy::factory::Kind;
-
 use crate::footprint::SETTLED;
 use crate::generator::{Clients, Running, Tally};
 use crate::plan::Plan;
 use crate::redis_server::RedisServer;
 use crate::scenario::Scenario;
 use crate::service::{Programs, Service};
-use crate::subject::{Contender, Subject};
+use crate::subject::{Quota, Subject};
+use anyhow::{Context, Result, ensure};
+use hdrhistogram::Histogram;
+use tokio::time::{Instant, sleep};
 
 /// Longest wait for a store to be filled.
 const FILLING: Duration = Duration::from_secs(300);
@@ -45,8 +43,8 @@ pub(crate) struct Sample {
     pub(crate) denied: u64,
     pub(crate) local: u64,
     pub(crate) other: u64,
-    /// Scripts that Redis was asked for.
-    pub(crate) scripts: u64,
+    /// Scripts and transactions that Redis was asked for.
+    pub(crate) calls: u64,
     /// Bytes of an answer.
     pub(crate) bytes: usize,
     /// Most resident bytes of the service until the end of the round.
@@ -93,13 +91,16 @@ impl Sample {
     }
 }
 
+/// What is shared by those with as many keys of the same quota.
+type Stores = HashMap<(u32, Quota), Rc<RedisServer>>;
+
 /// Starts everything that a scenario needs and measures it.
 pub(crate) async fn measure(
     scenario: Scenario,
     plan: &Plan,
     programs: &Programs,
 ) -> Result<Measured> {
-    let mut stores: HashMap<u32, Rc<RedisServer>> = HashMap::new();
+    let mut stores = Stores::new();
     let (mut cells, mut services) = (Vec::new(), Vec::new());
     for subject in &scenario.subjects {
         let mut cell = Cell::of(subject)?;
@@ -144,18 +145,19 @@ pub(crate) async fn measure(
 
 async fn prepare(
     subject: &Subject,
-    stores: &mut HashMap<u32, Rc<RedisServer>>,
+    stores: &mut Stores,
     programs: &Programs,
     cell: &mut Cell,
 ) -> Result<Service> {
     let redis = if subject.contender.needs_redis() {
-        let shared = subject.store.and_then(|number| stores.get(&number));
-        let redis = match shared {
-            Some(shared) => shared.clone(),
+        let shared = subject.store.map(|keys| (keys, subject.quota));
+        let known = shared.and_then(|shared| stores.get(&shared));
+        let redis = match known {
+            Some(known) => known.clone(),
             None => Rc::new(RedisServer::start().await?),
         };
-        if let Some(number) = subject.store {
-            stores.insert(number, redis.clone());
+        if let Some(shared) = shared {
+            stores.insert(shared, redis.clone());
         }
         Some(redis)
     } else {
@@ -215,28 +217,27 @@ async fn sample(
     plan: &Plan,
     turn: usize,
 ) -> Result<(Sample, Tally)> {
-    let scripts = async || -> Result<u64> {
+    let calls = async || -> Result<u64> {
         Ok(match &service.redis {
-            Some(redis) => redis.counts().await?.scripts,
+            Some(redis) => redis.counts().await?.calls,
             None => 0,
         })
     };
     let yardstick_us = yardstick_us();
     let running = Running::start(service.load(subject.chosen()), SEED ^ turn as u64)?;
-    let leases = matches!(subject.contender, Contender::Own(Kind::Lease));
-    sleep(if leases {
+    sleep(if subject.lends() {
         plan.warm_up_of_leases
     } else {
         plan.warm_up
     })
     .await;
-    let scripts_before = scripts().await?;
+    let calls_before = calls().await?;
     running.count(true);
     let (begin, cpu, answered) = (Instant::now(), service.cpu()?, running.answered());
     sleep(plan.window).await;
     let (end, cpu_after, answered_after) = (Instant::now(), service.cpu()?, running.answered());
     running.count(false);
-    let scripts = scripts().await? - scripts_before;
+    let calls = calls().await? - calls_before;
     let by_itself = running.has_ended();
     let tally = running.end().await?;
     ensure!(!by_itself, "the load ended by itself");
@@ -260,7 +261,7 @@ async fn sample(
         denied: tally.denied,
         local: tally.local,
         other: tally.other,
-        scripts,
+        calls,
         bytes: tally.bytes,
         peak: service.peak()?,
     };
@@ -326,8 +327,10 @@ impl Cell {
 
 #[cfg(test)]
 mod tests {
+    use tollgate::strategy::factory::Kind;
+
     use super::*;
-    use crate::subject::Quota;
+    use crate::subject::Contender;
 
     #[test]
     fn a_contender_of_which_a_round_failed_is_not_judged_by_the_others() {

@@ -138,7 +138,6 @@ pub(crate) fn about() -> Map<String, Value> {
         .lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
         .map_or("unknown", |(_, name)| name);
-    let load = load().map(|load| format!("{load:.2}"));
     let redis = said("redis-server", &["--version"]);
     let redis = redis
         .split_whitespace()
@@ -147,7 +146,6 @@ pub(crate) fn about() -> Map<String, Value> {
         ("date", now),
         ("commit", commit),
         ("CPU", format!("{processor}, {cores} cores")),
-        ("load before", load.join(", ")),
         ("kernel", said("uname", &["-sr"])),
         ("Rust", said("rustc", &["--version"])),
         ("Redis", redis.unwrap_or("unknown").to_owned()),
@@ -155,13 +153,6 @@ pub(crate) fn about() -> Map<String, Value> {
     .into_iter()
     .map(|(name, value)| (name.to_owned(), Value::String(value)))
     .collect()
-}
-
-/// Load of the machine over one, five and fifteen minutes.
-pub(crate) fn load() -> [f64; 3] {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let mut words = text.split_whitespace().map(str::parse);
-    [(); 3].map(|()| words.next().and_then(Result::ok).unwrap_or(f64::NAN))
 }
 
 /// What a program says; nothing where it cannot be run.

@@ -14,7 +14,7 @@ pub(crate) struct Plan {
     pub(crate) sweep_rounds: usize,
     /// Load before anything is counted.
     pub(crate) warm_up: Duration,
-    /// The same for `lease`, which must see first which keys are hot.
+    /// The same where tokens are lent: of which keys, `lease` must see first.
     pub(crate) warm_up_of_leases: Duration,
     /// What is counted.
     pub(crate) window: Duration,

@@ -21,8 +21,8 @@ pub(crate) struct RedisServer {
 /// What it counted so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counts {
-    /// Scripts that clients called.
-    pub(crate) scripts: u64,
+    /// Scripts that clients called, and transactions.
+    pub(crate) calls: u64,
     /// Bytes in use.
     pub(crate) memory: u64,
     /// Keys it holds.
@@ -70,20 +70,24 @@ impl RedisServer {
             .await?;
         let keys: u64 = redis::cmd("DBSIZE").query_async(&mut admin).await?;
         Ok(Counts {
-            scripts: scripts(&info),
+            calls: calls(&info),
             memory: field(&info, "used_memory:").context("no used_memory")?,
             keys,
         })
     }
 }
 
-/// How often a script was called.
-fn scripts(info: &str) -> u64 {
-    let calls = |name: &str| -> Option<u64> {
-        let line = info.lines().find_map(|line| line.strip_prefix(name))?;
+/// How often a script was called, or a transaction.
+fn calls(info: &str) -> u64 {
+    let calls = |command: &str| -> Option<u64> {
+        let name = format!("cmdstat_{command}:calls=");
+        let line = info.lines().find_map(|line| line.strip_prefix(&name))?;
         line.split(',').next()?.parse().ok()
     };
-    calls("cmdstat_evalsha:calls=").unwrap_or(0) + calls("cmdstat_eval:calls=").unwrap_or(0)
+    ["evalsha", "eval", "exec"]
+        .into_iter()
+        .filter_map(calls)
+        .sum()
 }
 
 fn field(info: &str, name: &str) -> Option<u64> {

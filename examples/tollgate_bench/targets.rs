@@ -1,5 +1,7 @@
 //! What was aimed at, and whether this run reached it.
 
+mod keys;
+
 use crate::results::{MEBIBYTE, Results};
 use crate::statistics::{Median, median};
 
@@ -33,8 +35,8 @@ impl Verdict {
     }
 }
 
-/// Most commands to Redis for each refilled token of a client that is denied.
-const COMMANDS_PER_TOKEN: f64 = 2.0;
+/// Most decisions of Redis for each refilled token of a client that is denied.
+const CALLS_PER_TOKEN: f64 = 2.0;
 /// Tokens a second of that client.
 const TOKENS_PER_SECOND: f64 = 10.0;
 /// By how much requests under way while counting begins and ends may blur calls for each request.
@@ -58,8 +60,8 @@ pub(crate) fn judge(results: &Results) -> Vec<Target> {
         );
         ratio(promise, "denied", name, 1.15)
     }));
+    targets.extend(["lua", "transaction", "lease"].map(|name| calls_per_token(results, name)));
     targets.extend([
-        commands_per_token(results),
         ratio(
             "lease, 16 hot clients, three instances: CPU against bare".to_owned(),
             "balanced-hot",
@@ -90,11 +92,28 @@ pub(crate) fn judge(results: &Results) -> Vec<Target> {
         no_contention(results),
     ]);
     targets.extend([1, 2].map(|threads| against_governor(results, threads)));
-    targets.extend(growth(results));
-    targets.extend(unused_lease(results));
-    targets.extend(bytes_per_key(results));
+    targets.extend(keys::growth(results));
+    targets.extend(keys::unused_lease(results));
+    targets.extend(keys::bytes_per_key(results));
     targets.extend(idle(results));
     targets
+}
+
+impl Target {
+    /// The same, but failed where that subject was measured and did not answer as it should.
+    fn of(self, results: &Results, scenario: &str, subject: &str) -> Self {
+        let failed = results
+            .cell(scenario, subject)
+            .and_then(|cell| cell.failed.clone());
+        match failed {
+            Some(reason) => Self {
+                measured: reason,
+                verdict: Verdict::Fail,
+                ..self
+            },
+            None => self,
+        }
+    }
 }
 
 fn target(promise: impl Into<String>, measured: Option<String>, kept: bool) -> Target {
@@ -121,11 +140,16 @@ fn spread(figure: Median, unit: &str) -> String {
 
 fn at_most(promise: impl Into<String>, figure: Option<Median>, most: f64, unit: &str) -> Target {
     let promise = format!("{}: {most}{unit} or less", promise.into());
-    target(
-        promise,
-        figure.map(|figure| spread(figure, unit)),
-        figure.is_some_and(|figure| figure.middle <= most),
-    )
+    let kept = figure.is_some_and(|figure| figure.middle <= most);
+    let told = figure.map(|figure| {
+        let told = spread(figure, unit);
+        // Where rounding hides which side of the limit it is on.
+        match format!("{:.2}", figure.middle) == format!("{most:.2}") {
+            true => format!("{told}, exactly {:.4}", figure.middle),
+            false => told,
+        }
+    });
+    target(promise, told, kept)
 }
 
 fn against_bare(
@@ -137,21 +161,27 @@ fn against_bare(
 ) -> Target {
     let measured = results.scenario(scenario);
     let figure = measured.and_then(|it| it.ratio(it.cell(subject)?));
-    at_most(promise, figure, most, "x")
+    at_most(promise, figure, most, "x").of(results, scenario, subject)
 }
 
 /// A second beyond the tokens that were there at its beginning: the bucket is empty when counting begins.
-fn commands_per_token(results: &Results) -> Target {
-    let cell = results.cell("denied", "lua");
+fn calls_per_token(results: &Results, name: &str) -> Target {
+    let cell = results.cell("denied", name);
     let figure = cell.and_then(|cell| {
-        cell.median(|sample| sample.scripts as f64 / (sample.seconds * TOKENS_PER_SECOND))
+        cell.median(|sample| sample.calls as f64 / (sample.seconds * TOKENS_PER_SECOND))
     });
+    let calls = if name == "transaction" {
+        "transactions"
+    } else {
+        "script calls"
+    };
     at_most(
-        "lua, one client far over its limit: script calls for each refilled token",
+        format!("{name}, one client far over its limit: {calls} for each refilled token"),
         figure,
-        COMMANDS_PER_TOKEN,
+        CALLS_PER_TOKEN,
         "",
     )
+    .of(results, "denied", name)
 }
 
 fn throughput(results: &Results) -> Target {
@@ -166,6 +196,7 @@ fn throughput(results: &Results) -> Target {
         figure.map(|figure| spread(figure, "x")),
         figure.is_some_and(|figure| figure.middle >= 2.0),
     )
+    .of(results, "clients", "lua")
 }
 
 fn latency(results: &Results) -> Target {
@@ -180,16 +211,18 @@ fn latency(results: &Results) -> Target {
         2.0,
         " ms",
     )
+    .of(results, "clients", "lua")
 }
 
 fn round_trips(results: &Results) -> Target {
     let cell = results.cell("charges", "lua x4");
-    let figure = cell.and_then(|cell| cell.median(|it| it.scripts as f64 / it.requests as f64));
+    let figure = cell.and_then(|cell| cell.median(|it| it.calls as f64 / it.requests as f64));
     target(
         "lua, four limits a request: at most one script call for each request",
         figure.map(|figure| spread(figure, "")),
         figure.is_some_and(|figure| figure.middle < 1.0 + EDGES),
     )
+    .of(results, "charges", "lua x4")
 }
 
 fn no_contention(results: &Results) -> Target {
@@ -210,6 +243,7 @@ fn no_contention(results: &Results) -> Target {
         }),
         strays == Some((0, 0, 0)),
     )
+    .of(results, "hot", "transaction")
 }
 
 fn against_governor(results: &Results, threads: usize) -> Target {
@@ -231,55 +265,12 @@ fn against_governor(results: &Results, threads: usize) -> Target {
     )
 }
 
-/// From a thousand keys to a million, for each strategy.
-fn growth(results: &Results) -> Vec<Target> {
-    let Some(measured) = results.scenario("keys") else {
-        return Vec::new();
-    };
-    let few = measured
-        .cells
-        .iter()
-        .filter(|cell| cell.subject.store == Some(1_000));
-    few.map(|few| {
-        let name = few.subject.contender.name();
-        let many = measured.cell(&format!("{name}, 1000000 keys"));
-        let promise = format!("{name}: CPU with 1,000,000 keys against 1,000");
-        at_most(
-            promise,
-            many.and_then(|many| measured.ratio(many)),
-            1.2,
-            "x",
-        )
-    })
-    .collect()
-}
-
-/// A thousand keys are each asked often enough to be leased, a million are not: what their growth costs says how often
-/// they are asked. This says what leases cost where they cannot help.
-fn unused_lease(results: &Results) -> Option<Target> {
-    let measured = results.scenario("keys")?;
-    let many = |name: &str| measured.cell(&format!("{name}, 1000000 keys"));
-    let figure = || many("lease")?.ratio_to(many("lua")?);
-    Some(Target {
-        promise: "lease: CPU with 1,000,000 keys, too rarely asked to be leased, against lua with as many"
-            .to_owned(),
-        measured: figure().map_or("-".to_owned(), |figure| spread(figure, "x")),
+fn beside(promise: String, figure: Option<Median>) -> Target {
+    Target {
+        promise,
+        measured: figure.map_or("-".to_owned(), |figure| spread(figure, "x")),
         verdict: Verdict::Beside,
-    })
-}
-
-fn bytes_per_key(results: &Results) -> [Target; 2] {
-    let filling = |subject: &str| results.cell("keys", subject)?.filling;
-    let redis = filling("lua, 1000000 keys").map(|it| it.redis as f64 / f64::from(it.keys));
-    let memory = filling("memory, 1000000 keys").map(|it| it.service as f64 / f64::from(it.keys));
-    let promise = |place, most: u32, measured: Option<f64>| {
-        target(
-            format!("bytes for each of 1,000,000 keys in {place}: {most} or less"),
-            measured.map(|bytes| format!("{bytes:.0}")),
-            measured.is_some_and(|bytes| bytes <= f64::from(most)),
-        )
-    };
-    [promise("Redis", 220, redis), promise("memory", 120, memory)]
+    }
 }
 
 fn idle(results: &Results) -> Vec<Target> {
@@ -303,4 +294,69 @@ fn idle(results: &Results) -> Vec<Target> {
         ]
     };
     results.footprints.iter().flat_map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::{Cell, Measured, Sample};
+    use crate::peers::Peers;
+    use crate::subject::Subject;
+
+    /// Of each contender of the first scenario, one round in which a request took so long.
+    fn results(cpu_us: impl Fn(&str) -> f64) -> Results {
+        let scenario = crate::scenario::all(&Peers::find(), true).remove(0);
+        let cell = |subject: &Subject| {
+            let mut cell = Cell::of(subject).unwrap();
+            let service_us = cpu_us(&subject.name());
+            let sample = Sample {
+                service_us,
+                ..Sample::default()
+            };
+            cell.samples.push(sample);
+            cell
+        };
+        let cells = scenario.subjects.iter().map(cell).collect();
+        Results {
+            scenarios: vec![Measured { scenario, cells }],
+            footprints: Vec::new(),
+            in_process: Vec::new(),
+            missing: Vec::new(),
+        }
+    }
+
+    fn of<'a>(targets: &'a [Target], begin: &str) -> &'a Target {
+        let mut found = targets.iter().filter(|it| it.promise.starts_with(begin));
+        found.next().unwrap()
+    }
+
+    #[test]
+    fn a_ratio_is_held_against_its_limit() {
+        let results = results(|name| match name {
+            "memory" => 1.149,
+            "lua" => 2.302,
+            _ => 1.0,
+        });
+        let targets = judge(&results);
+        let memory = of(&targets, "memory, 10,000 clients");
+        assert_eq!(memory.verdict, Verdict::Pass);
+        assert_eq!(memory.measured, "1.15x (1.15 to 1.15), exactly 1.1490");
+        let lua = of(&targets, "lua, 10,000 clients: CPU");
+        assert_eq!(lua.verdict, Verdict::Fail);
+        assert_eq!(of(&targets, "lua, four").verdict, Verdict::NotMeasured);
+    }
+
+    #[test]
+    fn who_did_not_answer_as_it_should_has_failed() {
+        let mut results = results(|_| 1.0);
+        for cell in &mut results.scenarios[0].cells {
+            if cell.subject.name() == "transaction" {
+                (cell.samples, cell.failed) = (Vec::new(), Some("7 answers of 429".to_owned()));
+            }
+        }
+        let targets = judge(&results);
+        let transaction = of(&targets, "transaction, 10,000 clients");
+        assert_eq!(transaction.verdict, Verdict::Fail);
+        assert_eq!(transaction.measured, "7 answers of 429");
+    }
 }

@@ -13,34 +13,12 @@ use crate::experiments::Experiment;
 use crate::faults::{Aftermath, Fault};
 use crate::fleet::{Fleet, INSTANCES, Line};
 use crate::generator::{Load, Outcome, Record, Target};
+use crate::law::Quota;
 use crate::ledger::{Counts, Ledger};
 use crate::namespace::Namespace;
 use crate::proxy::{Faults, Gate};
 use crate::redis_server::RedisServer;
 use crate::witness::Witness;
-
-/// The quota of every client.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Quota {
-    pub(crate) capacity: u64,
-    /// Tokens a second.
-    pub(crate) rate: u64,
-}
-
-impl Quota {
-    /// The service's defaults.
-    pub(crate) const USUAL: Self = Self {
-        capacity: 100,
-        rate: 10,
-    };
-
-    /// Most tokens that the law allows within so long.
-    pub(crate) fn most_within(self, time: Duration) -> u64 {
-        let refilled = time.as_micros() * u128::from(self.rate) / 1_000_000;
-        let refilled = u64::try_from(refilled).unwrap_or(u64::MAX);
-        refilled.saturating_add(self.capacity)
-    }
-}
 
 /// After all instances are known to Redis, so long until each has heard of all.
 const SETTLING: Duration = Duration::from_millis(1_500);
@@ -69,6 +47,9 @@ pub(crate) struct Observed {
     /// Latest moment at which an instance was first seen to decide by the store again; `None` if one never was.
     pub(crate) back: Option<Instant>,
     pub(crate) counts: Counts,
+    /// How many leases were granted before the fault.
+    pub(crate) lent_before: u64,
+    pub(crate) quota: Quota,
     /// Requests besides those of the generator, to see who is back.
     pub(crate) looks: u64,
     /// Instances that cannot use as many connections as their pool may have.
@@ -86,6 +67,7 @@ pub(crate) struct Bench {
     pub(crate) fleet: Fleet,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) load: Load,
+    pub(crate) quota: Quota,
     /// Where no proxy counts.
     witness: Option<Witness>,
     /// Last, so that it goes after what runs in it.
@@ -122,13 +104,14 @@ impl Bench {
             Some(_) => Some(Witness::of(redis.socket(), ledger.clone()).await?),
             None => None,
         };
-        let Quota { capacity, rate } = experiment.quota;
+        let quota = experiment.quota(plan);
+        let Quota { capacity, rate } = quota;
         let (capacity_text, rate) = (capacity.to_string(), rate.to_string());
-        let quota = [
+        let limit = [
             ("LIMITER_CAPACITY", capacity_text.as_str()),
             ("LIMITER_REFILL_RATE", &rate),
         ];
-        let settings = [&quota, experiment.settings].concat();
+        let settings = [&limit, experiment.settings].concat();
         let fleet = Fleet::start(plan.binary.clone(), &settings, stores).await?;
         let load = Load {
             targets: fleet.targets.clone(),
@@ -141,6 +124,7 @@ impl Bench {
             fleet,
             ledger,
             load,
+            quota,
             witness,
             namespace,
         };
@@ -204,6 +188,7 @@ pub(crate) async fn observe(experiment: &Experiment, plan: &Plan) -> Result<Obse
         }
     });
     sleep_until(begin + during.mul_f64(FAULT.0)).await;
+    let lent_before = bench.ledger.counts().lent;
     let until = begin + during.mul_f64(FAULT.1);
     let aftermath = experiment.fault.inflict(&mut bench, until).await?;
     let healed = bench.redis.until_writable().await?;
@@ -236,6 +221,8 @@ pub(crate) async fn observe(experiment: &Experiment, plan: &Plan) -> Result<Obse
         healed,
         back,
         counts: bench.ledger.counts(),
+        lent_before,
+        quota: bench.quota,
         looks: (bench.load.strangers.load(Ordering::Relaxed) - strangers).into(),
         short_of_connections,
         surplus: bench.load.targets.iter().map(Target::surplus).sum(),

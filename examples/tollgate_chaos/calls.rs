@@ -1,5 +1,7 @@
 //! What a call of one of the service's scripts charges.
 
+use crate::resp::integer;
+
 /// What a script is called for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -11,34 +13,48 @@ pub(crate) enum Operation {
 /// Numbers of the script that decides for each charge of a group, behind the group's own.
 const OF_A_CHARGE: usize = 6;
 
+/// Where the reply of the script that lends says how much it did.
+const GRANTED: usize = 6;
+
+/// Whether the reply of a call that was to lend says that it did.
+pub(crate) fn has_lent(reply: &[u8]) -> bool {
+    integer(reply, GRANTED).is_some_and(|granted| granted > 0)
+}
+
 /// What a call of a script charges: of the one that decides, whose groups `driver.lua` tells of, all keys of groups that
 /// charge; of the one that lends, whose arguments are numbers alone, its only key.
 pub(crate) fn charges(words: &[&[u8]]) -> Vec<(Operation, String)> {
     let text = |i: usize| words.get(i).and_then(|word| std::str::from_utf8(word).ok());
     let number = |i: usize| text(i).and_then(|text| text.parse::<usize>().ok());
-    let key = |i: usize| String::from_utf8_lossy(words[i]).into_owned();
+    let key = |i: usize| Some(text(i)?.to_owned());
     let (mut from, Some(keys)) = (3, number(2)) else {
         return Vec::new();
     };
     let mut at = from + keys;
-    if number(at).is_some() {
-        return vec![(Operation::Lend, key(from))];
+    if keys == 1 && number(at).is_some() {
+        return key(from)
+            .map(|key| (Operation::Lend, key))
+            .into_iter()
+            .collect();
     }
     let mut charges = Vec::new();
     while let Some(operation) = text(at) {
         let [Some(requests), Some(each), Some(repeated)] = [1, 2, 3].map(|i| number(at + i)) else {
             break;
         };
-        let to = from + requests * each;
+        let to = from.saturating_add(requests.saturating_mul(each));
         let operation = match operation {
             "charge" => Some(Operation::Charge),
             "debit" => Some(Operation::WriteBack),
             _ => None,
         };
         if let Some(operation) = operation {
-            charges.extend((from..to).map(|i| (operation, key(i))));
+            charges.extend((from..to).map_while(|i| Some((operation, key(i)?))));
         }
-        (from, at) = (to, at + 4 + repeated + OF_A_CHARGE * each);
+        at = at
+            .saturating_add(4 + repeated)
+            .saturating_add(OF_A_CHARGE.saturating_mul(each));
+        from = to;
     }
     charges
 }
@@ -71,9 +87,17 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_told_from_a_decision() {
+    fn a_lease_is_told_from_a_decision_and_whether_it_was_granted() {
         let lend = "1 400 50 1000000 0 0 0 33 8 10 1000000";
         assert_eq!(charged("k", lend), [(Operation::Lend, "k".to_owned())]);
+        let reply = |granted| {
+            format!("*9\r\n:1\r\n:0\r\n:0\r\n:9\r\n:1\r\n:1\r\n:{granted}\r\n:1\r\n:1\r\n")
+        };
+        assert_eq!(
+            [0, 9].map(|it| has_lent(reply(it).as_bytes())),
+            [false, true]
+        );
+        assert!(!has_lent(b"-ERR no\r\n"));
     }
 
     #[test]
@@ -82,5 +106,11 @@ mod tests {
         assert_eq!(charged("k", "charge x 1 0"), []);
         assert_eq!(charges(&[b"EVALSHA", b"abc"]), []);
         assert_eq!(charges(&[b"EVALSHA", b"abc", b"7", b"k"]), []);
+        assert_eq!(charges(&[b"EVALSHA", b"abc", b"0", b"7"]), []);
+        let most = usize::MAX.to_string();
+        for numbers in ["9 1 0", &format!("{most} {most} 0"), &format!("1 {most} 0")] {
+            let charged = charged("k", &format!("charge {numbers}"));
+            assert!(charged.len() <= 6, "{numbers}: {charged:?}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout};
 
-use crate::bench::{Bench, Quota, is_by_the_store};
+use crate::bench::{Bench, is_by_the_store};
 use crate::faults::Aftermath;
 use crate::fleet::INSTANCES;
 use crate::generator::{Client, Outcome, Target};
@@ -25,8 +25,8 @@ const REMEMBERED: Duration = Duration::from_secs(1);
 /// The client that floods: one of the regular ones' network.
 const FLOODER: Client = Client::Regular(250);
 
-/// Three of these are less than `REDIS_TIMEOUT`, six are more.
-const LATE_REPLY: Duration = Duration::from_millis(9);
+/// Two of these are less than `REDIS_TIMEOUT`, four are more.
+const LATE_REPLY: Duration = Duration::from_millis(14);
 /// Pause between tries, and how long it is tried: a lost connection never comes back, but a machine's stall passes.
 const TRY_EVERY: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -48,7 +48,7 @@ pub(crate) async fn flood(bench: &Bench, aftermath: &mut Aftermath) -> Result<()
     let commands = after - before;
     // Both rounded up: the flood begins and ends somewhere between two tokens.
     let whole = |number: f64| format!("{:.0}", number.ceil()).parse::<u64>().unwrap_or(0);
-    let refills = whole(seconds) * Quota::USUAL.rate + 1;
+    let refills = whole(seconds) * bench.quota.rate + 1;
     let lifetimes = whole(seconds / REMEMBERED.as_secs_f64()) + 1;
     let most = 2 * (refills + lifetimes) * INSTANCES as u64;
     aftermath.notes.push(format!(
@@ -85,7 +85,7 @@ async fn ask_for(bench: &Bench, during: Duration) -> u64 {
 
 /// Which instances cannot run `size` transactions at once.
 ///
-/// Each takes three round trips, so while replies are late one that had to wait for another's connection would be late
+/// Each takes two round trips, so while replies are late one that had to wait for another's connection would be late
 /// for the store's answer. Connections that were thrown away are made anew first.
 pub(crate) async fn short_of_connections(bench: &Bench, size: usize) -> Vec<usize> {
     let mut short = Vec::new();

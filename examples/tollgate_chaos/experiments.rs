@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use crate::bench::Quota;
+use crate::bench::Plan;
 use crate::faults::Fault;
+use crate::generator::asked_by_one;
+use crate::law::Quota;
 
 /// What a key may be admitted above the law, as docs/resilience.md states it.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +26,6 @@ pub(crate) struct Experiment {
     pub(crate) fault: Fault,
     /// Variables of the instances besides the usual.
     pub(crate) settings: &'static [(&'static str, &'static str)],
-    pub(crate) quota: Quota,
     /// Share of requests whose clients go away.
     pub(crate) aborts: f64,
     /// How many connections each pool must be able to use at once when all is over.
@@ -48,7 +49,6 @@ const fn experiment(name: &'static str, about: &'static str, fault: Fault) -> Ex
         about,
         fault,
         settings: &[],
-        quota: Quota::USUAL,
         aborts: 0.0,
         pool: None,
         crowd: 1,
@@ -60,18 +60,35 @@ const fn experiment(name: &'static str, about: &'static str, fault: Fault) -> Ex
     }
 }
 
-/// What makes instances take tokens ahead.
-pub(crate) const LENDING: (&str, &str) = ("LIMITER_STRATEGY", "tokenbucket-lease");
+/// Instances take tokens ahead.
+const LENDING: &[(&str, &str)] = &[
+    ("LIMITER_STRATEGY", "tokenbucket-lease"),
+    ("LIMITER_LEASE_MAX", "50%"),
+];
 
-/// An experiment on leases: buckets that have something left to lend when the fault begins, and are empty before it ends.
 const fn lending(name: &'static str, about: &'static str, fault: Fault) -> Experiment {
     Experiment {
-        settings: &[LENDING],
-        quota: Quota {
-            capacity: 400,
-            rate: 20,
-        },
+        settings: LENDING,
         ..experiment(name, about, fault)
+    }
+}
+
+impl Experiment {
+    /// Whether instances take tokens ahead.
+    pub(crate) fn lends(&self) -> bool {
+        self.settings == LENDING
+    }
+
+    /// The quota of every client. Where tokens are lent, something is left of it when the fault begins and nothing long before
+    /// it ends; and a client asks for more than thrice of it, so that it would show if it were given too much.
+    pub(crate) fn quota(&self, plan: &Plan) -> Quota {
+        if !self.lends() {
+            return Quota::USUAL;
+        }
+        Quota {
+            capacity: asked_by_one(plan.rate, plan.during) * 28 / 100,
+            rate: 2,
+        }
     }
 }
 
@@ -195,18 +212,20 @@ pub(crate) const ALL: &[Experiment] = &[
     },
     Experiment {
         allowance: Allowance::Emptied,
-        is_short: true,
         ..lending(
             "lease-kill-restart",
             "kill -9 of Redis, with leases",
             Fault::KillRedis,
         )
     },
-    lending(
-        "lease-freeze",
-        "SIGSTOP and SIGCONT, with leases",
-        Fault::Freeze,
-    ),
+    Experiment {
+        is_short: true,
+        ..lending(
+            "lease-freeze",
+            "SIGSTOP and SIGCONT, with leases",
+            Fault::Freeze,
+        )
+    },
     lending(
         "lease-cut-replies",
         "5 % of charges cut before the reply, with leases",

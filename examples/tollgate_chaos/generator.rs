@@ -21,6 +21,16 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// An aborting client waits at most so long for its answer.
 const ABORT_WITHIN_US: u64 = 3_000;
 
+/// How many clients come again and again, of so many requests a second.
+fn regulars(rate: u32) -> u32 {
+    (rate / PER_REGULAR).clamp(1, REGULARS)
+}
+
+/// How often each of those asks in all.
+pub(crate) fn asked_by_one(rate: u32, during: Duration) -> u64 {
+    u64::from(rate / 2 / regulars(rate)) * during.as_secs()
+}
+
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Client {
@@ -119,7 +129,7 @@ impl Load {
         seed: u64,
     ) -> Vec<Record> {
         let (begin, mut rng) = (Instant::now(), fastrand::Rng::with_seed(seed));
-        let regulars = (rate / PER_REGULAR).clamp(1, REGULARS);
+        let regulars = regulars(rate);
         let mut asking = JoinSet::new();
         for number in 0.. {
             let offset = Duration::from_secs(1) * number / rate;

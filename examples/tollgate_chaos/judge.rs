@@ -6,10 +6,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::bench::Observed;
-use crate::experiments::{Allowance, Experiment, LENDING};
+use crate::experiments::{Allowance, Experiment};
 use crate::fleet::{INSTANCES, Line};
 use crate::generator::{Outcome, Record};
 use crate::http::Failure;
+use crate::law::Quota;
 use crate::measures::{Measures, measure};
 use crate::redis_server::CANARY;
 
@@ -59,14 +60,16 @@ pub(crate) fn judge(
     baseline: Option<Baseline>,
 ) -> Judgement {
     let longest = baseline.map(|baseline| baseline.longest());
-    let mut measures = measure(observed, experiment.quota, longest);
+    let mut measures = measure(observed, longest);
     if !experiment.fault.harms_the_store() {
         measures.back_after = None;
     }
     let mut broken = observed.aftermath.broken.clone();
     broken.extend(answers(observed, experiment.sheds));
-    broken.extend(law(&experiment, &measures));
-    broken.extend(leases(&experiment, &measures));
+    broken.extend(law(experiment.allowance, observed.quota, &measures));
+    if experiment.lends() && observed.lent_before == 0 {
+        broken.push("nothing was lent before the fault".to_owned());
+    }
     broken.extend(charges(observed, &measures));
     broken.extend(logs(&observed.lines));
     if observed.back.is_none() {
@@ -146,14 +149,13 @@ fn answers(observed: &Observed, sheds: bool) -> Vec<String> {
     broken
 }
 
-fn law(experiment: &Experiment, measures: &Measures) -> Option<String> {
-    let quota = experiment.quota;
+fn law(allowance: Allowance, quota: Quota, measures: &Measures) -> Option<String> {
     let outage = if measures.local > 0 {
         quota.capacity
     } else {
         0
     };
-    let allowed = match experiment.allowance {
+    let allowed = match allowance {
         Allowance::Outage => outage,
         Allowance::Emptied => outage + quota.capacity,
         Allowance::CutOff(instances) => {
@@ -163,12 +165,6 @@ fn law(experiment: &Experiment, measures: &Measures) -> Option<String> {
     let above = measures.above_the_law;
     (above > allowed)
         .then(|| format!("a key was admitted {above} above the law, {allowed} allowed"))
-}
-
-/// Who should take tokens ahead does.
-fn leases(experiment: &Experiment, measures: &Measures) -> Option<String> {
-    (experiment.settings.contains(&LENDING) && measures.lends == 0)
-        .then(|| "no instance asked for a lease".to_owned())
 }
 
 /// No request is charged more than once.

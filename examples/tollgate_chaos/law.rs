@@ -1,9 +1,33 @@
 //! The law of the token bucket over all pairs of instants, as far as clients can see it.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
-use crate::bench::Quota;
 use crate::generator::{Client, Outcome, REGULARS, Record};
+
+/// The quota of every client.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Quota {
+    pub(crate) capacity: u64,
+    /// Tokens a second.
+    pub(crate) rate: u64,
+}
+
+impl Quota {
+    /// The service's defaults.
+    pub(crate) const USUAL: Self = Self {
+        capacity: 100,
+        rate: 10,
+    };
+
+    /// Most tokens that the law allows within so long.
+    pub(crate) fn most_within(self, time: Duration) -> u64 {
+        let refilled = time.as_micros() * u128::from(self.rate) / 1_000_000;
+        let refilled = u64::try_from(refilled).unwrap_or(u64::MAX);
+        refilled.saturating_add(self.capacity)
+    }
+}
 
 /// Tokens above the law that one client was admitted, at the worst pair of instants. What is surely between them counts.
 pub(crate) fn above_the_law(records: &[Record], client: Client, quota: Quota) -> u64 {
@@ -36,8 +60,6 @@ pub(crate) fn worst_above_the_law(records: &[Record], quota: Quota) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::http::Answer;
 

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::calls::{Operation, charges};
+use crate::calls::{Operation, charges, has_lent};
 use crate::generator::is_a_strangers;
 use crate::resp::{frame, is_nothing, is_push, is_refusal, words};
 
@@ -27,8 +27,8 @@ pub(crate) struct Counts {
     pub(crate) undone: u64,
     /// Charges for what was admitted without the store.
     pub(crate) write_backs: u64,
-    /// Charges by which an instance asked for a lease.
-    pub(crate) lends: u64,
+    /// Leases that were granted.
+    pub(crate) lent: u64,
     /// How often each key was charged, or may have been.
     pub(crate) by_key: HashMap<String, u64>,
 }
@@ -46,7 +46,7 @@ impl Ledger {
 /// A command that waits for its reply.
 enum Asked {
     /// It charges these keys.
-    Charges(Vec<String>),
+    Charges(Vec<(Operation, String)>),
     Other,
 }
 
@@ -96,14 +96,16 @@ impl Conversation {
             if is_push(&reply) {
                 continue;
             }
-            let Some(Asked::Charges(keys)) = self.asked.pop_front() else {
+            let Some(Asked::Charges(charges)) = self.asked.pop_front() else {
                 continue;
             };
+            let mut counts = self.ledger.lock();
             if !is_refusal(&reply) {
+                let lends = matches!(charges[..], [(Operation::Lend, _)]);
+                counts.lent += u64::from(lends && has_lent(&reply));
                 continue;
             }
-            let mut counts = self.ledger.lock();
-            for key in keys {
+            for (_, key) in charges {
                 counts.refused += 1;
                 counts.undone += u64::from(is_nothing(&reply) && is_a_strangers(&key));
                 if let Some(times) = counts.by_key.get_mut(&key) {
@@ -139,10 +141,9 @@ impl Conversation {
         for (operation, key) in &charges {
             counts.charges += u64::from(*operation != Operation::WriteBack);
             counts.write_backs += u64::from(*operation == Operation::WriteBack);
-            counts.lends += u64::from(*operation == Operation::Lend);
             *counts.by_key.entry(key.clone()).or_default() += 1;
         }
-        Asked::Charges(charges.into_iter().map(|(_, key)| key).collect())
+        Asked::Charges(charges)
     }
 }
 

@@ -8,7 +8,8 @@
 //! - every request has exactly one well-formed answer, 200 or 429, or 503 where there are too many at once;
 //! - answers are in time, and as quick as on a quiet store once the breaker is open;
 //! - when the store is back, decisions are by the store in time;
-//! - no key is admitted more than the law and what docs/resilience.md allows, no request charged more than once;
+//! - no key is admitted more than the law and what docs/resilience.md allows, no request charged more than once, and where
+//!   tokens are to be taken ahead some were before anything went wrong;
 //! - where there are too many requests at once some are turned away, soon and with `Retry-After`;
 //! - after clients went away each pool is whole, and no transaction that was alone was undone;
 //! - no secret and no client's address is in a log, which tells of changes and not of requests.

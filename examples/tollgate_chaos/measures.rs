@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::bench::{Observed, Quota};
+use crate::bench::Observed;
 use crate::fleet::{INSTANCES, Line};
 use crate::generator::{Outcome, Record, is_a_strangers};
 use crate::law::worst_above_the_law;
@@ -49,8 +49,8 @@ pub(crate) struct Measures {
     pub(crate) charges: u64,
     pub(crate) refused: u64,
     pub(crate) write_backs: u64,
-    /// Of the charges, those by which an instance asked for a lease.
-    pub(crate) lends: u64,
+    /// Leases that were granted.
+    pub(crate) lent: u64,
     /// The most charges for one request of a client that came once.
     pub(crate) most_for_one: u64,
     /// Lines that the instances logged.
@@ -58,7 +58,7 @@ pub(crate) struct Measures {
 }
 
 /// Measures what was seen; answers are in time within `longest`.
-pub(crate) fn measure(observed: &Observed, quota: Quota, longest: Option<Duration>) -> Measures {
+pub(crate) fn measure(observed: &Observed, longest: Option<Duration>) -> Measures {
     let records = &observed.records;
     let answered: Vec<&Record> = records
         .iter()
@@ -106,11 +106,11 @@ pub(crate) fn measure(observed: &Observed, quota: Quota, longest: Option<Duratio
             .zip(end)
             .map(|(begin, end)| end - begin)
             .unwrap_or_default(),
-        above_the_law: worst_above_the_law(records, quota),
+        above_the_law: worst_above_the_law(records, observed.quota),
         charges: observed.counts.charges,
         refused: observed.counts.refused,
         write_backs: observed.counts.write_backs,
-        lends: observed.counts.lends,
+        lent: observed.counts.lent,
         most_for_one: most_for_one(observed),
         log_lines: observed.lines.len() as u64,
     }

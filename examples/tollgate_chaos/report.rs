@@ -147,7 +147,7 @@ pub(crate) fn json(judgements: &[Judgement], skipped: &[(String, String)]) -> Va
             "charges": m.charges,
             "refused": m.refused,
             "write_backs": m.write_backs,
-            "lends": m.lends,
+            "lent": m.lent,
             "most_charges_for_one_request": m.most_for_one,
             "log_lines": m.log_lines,
             "log": judgement.log,

@@ -36,6 +36,16 @@ pub(crate) fn words(frame_bytes: &[u8]) -> Vec<&[u8]> {
     words
 }
 
+/// The integer at a place of a reply that is an array.
+pub(crate) fn integer(frame_bytes: &[u8], place: usize) -> Option<i64> {
+    let mut rest = &frame_bytes[line_end(frame_bytes)?..];
+    for _ in 0..place {
+        rest = &rest[frame(rest)?..];
+    }
+    let digits = rest.strip_prefix(b":")?;
+    number(&digits[..frame(rest)?.checked_sub(3)?])
+}
+
 /// Whether a reply says that its command had no effect: an error, or nothing (an EXEC whose watch was broken).
 pub(crate) fn is_refusal(frame_bytes: &[u8]) -> bool {
     matches!(frame_bytes.first(), Some(b'-' | b'!')) || is_nothing(frame_bytes)
@@ -73,6 +83,14 @@ mod tests {
         assert!((0..command.len()).all(|end| frame(&command[..end]).is_none() || end == 0));
         assert_eq!(frame(command), Some(command.len()));
         assert_eq!(words(command), [&b"SET"[..], b"\r\n", b""]);
+    }
+
+    #[test]
+    fn an_integer_is_found_in_its_place() {
+        let reply = b"*4\r\n:-1\r\n$2\r\n:7\r\n*1\r\n:8\r\n:12\r\n";
+        let found = [0, 1, 2, 3, 4].map(|place| integer(reply, place));
+        assert_eq!(found, [Some(-1), None, None, Some(12), None]);
+        assert_eq!(integer(b"+OK", 0), None);
     }
 
     #[test]

@@ -4,14 +4,13 @@ use std::hash::RandomState;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_redis::Pool;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::breaker::{Breaker, Breaking};
 use super::pulse::Pulse;
-use super::redis::{Hash, Heart, Lender, Link, Lua, Settings, Transaction, pool};
+use super::redis::{Hash, Heart, Lender, Link, Lua, Pool, Settings, Transaction, pool};
 use super::supervisor::supervise;
 use super::{Deadline, DenialCache, Fallback, Fault, Lease, Members, Memory, Strategy};
 use crate::algorithm::{Algorithm, TokenBucket};

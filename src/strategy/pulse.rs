@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_redis::Pool;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use super::breaker::{Breaker, State};
-use super::redis::{Heart, Link, inspect};
+use super::redis::{Heart, Link, Pool, inspect};
 use super::{Fallback, Fault, Members, Scope};
 use crate::domain::Clock;
 

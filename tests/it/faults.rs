@@ -193,6 +193,28 @@ fn is_in_multi(line: &str) -> bool {
     flags.is_some_and(|flags| flags.contains('x'))
 }
 
+/// The pool does not ask its connections whether they are still there: the first command of a transaction finds out.
+#[tokio::test]
+async fn connections_that_broke_while_they_lay_idle_cost_no_decision() {
+    let redis = RedisServer::start();
+    let stack = stack(Kind::Transaction, &redis.address());
+    let clients = ["a", "b", "c", "d"].map(one);
+    for left in [CAPACITY - 1, CAPACITY - 2] {
+        // All at once, so that each has a connection of its own.
+        let [a, b, c, d] = clients.each_ref().map(|one| stack.strategy.decide(one));
+        let (a, b, c, d) = tokio::join!(a, b, c, d);
+        for verdict in [a, b, c, d].map(Result::unwrap) {
+            assert_eq!(verdict.decisions[0].remaining, left);
+        }
+        let killed: u64 = redis.run(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+        assert!(killed >= 4, "{killed}");
+    }
+    for one in &clients {
+        let verdict = stack.strategy.decide(one).await.unwrap();
+        assert_eq!(verdict.decisions[0].remaining, CAPACITY - 3);
+    }
+}
+
 /// Turns end in a fault that says so and speaks of the key alone, never in a denial.
 #[tokio::test]
 async fn waiting_for_a_turn_ends_as_contended() {

@@ -10,6 +10,7 @@ mod keeper;
 mod lane;
 mod lender;
 mod lua;
+mod pool;
 mod question;
 mod queue;
 mod record;
@@ -25,7 +26,8 @@ pub use heartbeat::Heart;
 pub(super) use inspect::inspect;
 pub use lender::Lender;
 pub use lua::Lua;
+pub use pool::{Pool, pool};
 pub use settings::Settings;
 #[cfg(feature = "planted-faults")]
 pub use shared_watch::SharedWatch;
-pub use transaction::{Transaction, pool};
+pub use transaction::Transaction;

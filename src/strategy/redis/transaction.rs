@@ -10,15 +10,13 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use deadpool_redis::{Connection, Manager, Pool, Runtime, Timeouts};
-use redis::{Pipeline, Value};
+use redis::Value;
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::connection::Link;
-use super::fault::{classify, classify_pool};
+use super::pool::{Exclusive, Pool};
 use super::record::{self, Notices, Place};
-use super::settings::{Settings, connect_timeout};
 use crate::algorithm::{Intent, Kept, Remembered, judge};
 use crate::domain::{Charge, Key, Receipt, Verdict};
 use crate::strategy::{Deciding, Fault, Strategy};
@@ -38,28 +36,6 @@ pub struct Transaction {
     turns: Box<[AsyncMutex<()>]>,
     jitter: Mutex<fastrand::Rng>,
     notices: Notices,
-}
-
-/// A pool of `size` connections for transactions that wait for `wait` at the most. Nothing connects before the first.
-///
-/// # Errors
-///
-/// When the settings cannot make a client.
-pub fn pool(settings: &Settings, size: usize, wait: Duration) -> Result<Pool, Fault> {
-    let unusable = |error: &dyn std::fmt::Display| Fault::Unreachable(error.to_string());
-    let manager =
-        Manager::new_with_config(settings.info().clone(), Settings::connection_config(wait))
-            .map_err(|error| unusable(&error))?;
-    Pool::builder(manager)
-        .max_size(size)
-        .timeouts(Timeouts {
-            wait: Some(wait),
-            create: Some(connect_timeout(wait)),
-            recycle: Some(wait),
-        })
-        .runtime(Runtime::Tokio1)
-        .build()
-        .map_err(|error| unusable(&error))
 }
 
 impl Transaction {
@@ -116,9 +92,9 @@ impl Transaction {
         let contended = |attempts| Fault::Contended { attempts };
         let turns = timeout_at(give_up, self.take_turns(places)).await;
         let _turns = turns.map_err(|_| contended(0))?;
-        let mut session = Session::open(&self.pool).await?;
+        let (mut session, mut read) = Session::begin(&self.pool, places).await?;
         for attempts in 1.. {
-            let (remembered, now_us) = session.read(places).await?;
+            let (remembered, now_us) = read;
             let (writes, answer) = step(&remembered, now_us);
             if session.commit(places, &writes).await? {
                 session.finish();
@@ -130,6 +106,7 @@ impl Transaction {
                 return Err(contended(attempts));
             }
             sleep(pause).await;
+            read = session.read(places).await?;
         }
         Err(contended(u32::MAX))
     }
@@ -183,17 +160,27 @@ impl Strategy for Transaction {
     }
 }
 
-/// An exclusive connection, thrown away when dropped unless its transaction was finished.
-struct Session(Option<Connection>);
+/// What the records held, and the server's time.
+type Read = (Vec<Remembered>, u64);
+
+/// One transaction at a time, on a connection of its own that is thrown away unless the transaction was finished.
+struct Session(Exclusive);
 
 impl Session {
-    async fn open(pool: &Pool) -> Result<Self, Fault> {
-        let connection = pool.get().await.map_err(|error| classify_pool(&error))?;
-        Ok(Self(Some(connection)))
+    /// Begins a transaction: watches the records, reads them, and then the server's time.
+    ///
+    /// A connection that broke while nobody used it is found out here. Nothing was charged on it, so another takes its place.
+    async fn begin(pool: &Pool, places: &[Place<'_>]) -> Result<(Self, Read), Fault> {
+        loop {
+            let mut session = Self(Exclusive::of(pool).await?);
+            match session.read(places).await {
+                Err(Fault::Lost(_)) if session.0.is_used() => {}
+                read => return read.map(|read| (session, read)),
+            }
+        }
     }
 
-    /// Watches the records, reads them, and then the server's time.
-    async fn read(&mut self, places: &[Place<'_>]) -> Result<(Vec<Remembered>, u64), Fault> {
+    async fn read(&mut self, places: &[Place<'_>]) -> Result<Read, Fault> {
         let mut reading = redis::pipe();
         let watch = reading.cmd("WATCH");
         for (key, _) in places {
@@ -201,7 +188,7 @@ impl Session {
         }
         watch.ignore();
         record::read(&mut reading, places);
-        record::parse(self.query(&reading).await?, places)
+        record::parse(self.0.query(&reading).await?, places)
     }
 
     /// Whether it was committed; not, if somebody changed a watched key. Either way nothing is watched any more.
@@ -216,7 +203,7 @@ impl Session {
             .iter()
             .for_each(|(i, kept)| record::write(&mut writing, places[*i], kept));
         writing.cmd("EXEC");
-        let replies = self.query(&writing).await?;
+        let replies = self.0.query(&writing).await?;
         match replies.last() {
             Some(Value::Nil) => Ok(false),
             Some(Value::Array(_)) => Ok(true),
@@ -224,24 +211,8 @@ impl Session {
         }
     }
 
-    async fn query(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, Fault> {
-        let connection = self.0.as_mut().expect("taken only by finish and drop");
-        pipeline
-            .query_async(connection)
-            .await
-            .map_err(|error| classify(&error))
-    }
-
     /// Gives the connection back to the pool.
-    fn finish(mut self) {
-        drop(self.0.take());
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        if let Some(connection) = self.0.take() {
-            drop(Connection::take(connection));
-        }
+    fn finish(self) {
+        self.0.give_back();
     }
 }
