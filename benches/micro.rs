@@ -1,6 +1,6 @@
 //! Times the smallest things that a request is made of: `cargo bench --bench micro`.
 //!
-//! `memory` is timed against governor with the same keys, from one thread and from two.
+//! `memory` is timed against governor with the same keys, and like the denial cache and leases from one thread and from two.
 
 mod cases;
 
@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use divan::Bencher;
 use governor::{DefaultKeyedRateLimiter, RateLimiter};
-use tollgate::Key;
 use tollgate::strategy::Strategy;
+use tollgate::{Key, Source};
 
 fn main() {
     divan::main();
@@ -32,6 +32,24 @@ fn memory_shared(bencher: Bencher<'_, '_>) {
     each_client(bencher, |i| {
         cases::now(table.decide(&charges[i..=i])).is_ok_and(|verdict| verdict.admitted)
     });
+}
+
+#[divan::bench(threads = [1, 2])]
+fn denial_remembered_shared(bencher: Bencher<'_, '_>) {
+    let (cache, charges) = (cases::denial_cache(), cases::charges(cases::scarce()));
+    let ask = |i: usize| cases::now(cache.decide(&charges[i..=i]));
+    assert!((0..charges.len()).all(|i| ask(i).is_ok_and(|verdict| verdict.admitted)));
+    each_client(bencher, |i| ask(i).is_ok_and(|verdict| !verdict.admitted));
+}
+
+#[divan::bench(threads = [1, 2])]
+fn lease_paid_shared(bencher: Bencher<'_, '_>) {
+    let (leases, charges) = (cases::leases(), cases::charges(cases::ample()));
+    let ask = |i: usize| cases::now(leases.decide(&charges[i..=i]));
+    let is_paid = |i| ask(i).is_ok_and(|verdict| verdict.is_from(Source::Lease));
+    // Whoever asks often enough is lent to.
+    assert!((0..charges.len()).all(|i| (0..100).any(|_| is_paid(i))));
+    each_client(bencher, |i| ask(i).is_ok_and(|verdict| verdict.admitted));
 }
 
 #[divan::bench(threads = [1, 2])]

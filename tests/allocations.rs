@@ -5,10 +5,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
+use std::future::{Ready, poll_fn, ready};
 use std::hash::RandomState;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -34,6 +34,8 @@ mod bench;
 use bench::RedisServer;
 
 const REQUESTS: u64 = 100;
+/// Requests that are under way at the same time.
+const SHARING: u64 = 25;
 
 fn limit(capacity: u64) -> Limit {
     Limit {
@@ -241,6 +243,30 @@ impl OnRedis {
 fn a_decision_of_lua_alone_in_its_call_allocates_eighteen_times() {
     let charges = [charge(1_000_000)];
     assert_eq!(OnRedis::start().allocations(&charges, true), [18, 18]);
+}
+
+/// All that is made once for a call is shared.
+#[test]
+fn twenty_five_decisions_of_lua_in_a_call_allocate_less_than_seven_times_each() {
+    let (lua, charges) = (OnRedis::start(), [charge(1_000_000)]);
+    let ask = || {
+        let mut asked: Vec<_> = (0..SHARING)
+            .map(|_| lua.stack.strategy.decide(&charges))
+            .collect();
+        lua.runtime.block_on(poll_fn(|cx| {
+            asked.retain_mut(|one| match Pin::new(one).poll(cx) {
+                Poll::Ready(verdict) => !verdict.unwrap().admitted,
+                Poll::Pending => true,
+            });
+            match asked.is_empty() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        }));
+    };
+    (0..REQUESTS).for_each(|_| ask());
+    let least = (0..REQUESTS).map(|_| measure(ask).count_total).min();
+    assert_eq!(least.unwrap(), 164);
 }
 
 /// And where the four charges, what is told of them, and the decisions stand.

@@ -74,6 +74,11 @@ pub(crate) fn ample() -> Limit {
     limit("tokenbucket", 100_000)
 }
 
+/// A bucket that admits one request here.
+pub(crate) fn scarce() -> Limit {
+    limit("tokenbucket", 1)
+}
+
 /// Charges of so many clients.
 pub(crate) fn charges(limit: Limit) -> Vec<Charge> {
     let rule = RuleName::default_rule();
@@ -149,7 +154,7 @@ fn memory(count: usize) -> Work {
 
 /// Every client took its last token before, and is denied.
 fn denied(by: impl Strategy + 'static) -> Work {
-    let charges = charges(limit("tokenbucket", 1));
+    let charges = charges(scarce());
     for charge in charges.chunks(1) {
         assert!(now(by.decide(charge)).is_ok_and(|verdict| verdict.admitted));
     }
@@ -161,7 +166,7 @@ fn denied(by: impl Strategy + 'static) -> Work {
 }
 
 /// Denies without the store whom that would deny.
-fn denial_cache() -> DenialCache {
+pub(crate) fn denial_cache() -> DenialCache {
     let (longest, hasher) = (Duration::from_secs(1), RandomState::new());
     DenialCache::new(Arc::new(table()), still(), longest, &hasher)
 }
@@ -185,10 +190,15 @@ impl Lends for Rich {
     }
 }
 
-/// One client, paid for from a lease; one request in a thousand borrows anew.
-fn lease_paid() -> Work {
+/// Pays for hot keys; one request in a thousand borrows anew.
+pub(crate) fn leases() -> Lease {
     let (inner, share) = (Arc::new(table()), 10);
-    let lease = Lease::new(inner, Arc::new(Rich), still(), share, &RandomState::new());
+    Lease::new(inner, Arc::new(Rich), still(), share, &RandomState::new())
+}
+
+/// One client, paid for from a lease.
+fn lease_paid() -> Work {
+    let lease = leases();
     let charges = charges(ample());
     let ask = move || now(lease.decide(&charges[..1])).map(|verdict| verdict.decisions[0].source);
     assert!((0..KEYS).any(|_| ask() == Ok(Source::Lease)));

@@ -225,8 +225,8 @@ async fn sample(
     };
     let yardstick_us = yardstick_us();
     let running = Running::start(service.load(subject.chosen()), SEED ^ turn as u64)?;
-    sleep(if subject.lends() {
-        plan.warm_up_of_leases
+    sleep(if subject.settles_late() {
+        plan.long_warm_up
     } else {
         plan.warm_up
     })

@@ -205,6 +205,13 @@ impl Subject {
             && matches!(self.quota, Quota::Ample | Quota::AmpleForOne)
     }
 
+    /// Whether it takes a while until it goes on alike: leases must see which keys are hot, and of who asks for one key at the
+    /// same time transactions decide one after the other, until a denial is remembered.
+    pub(crate) fn settles_late(&self) -> bool {
+        let transaction = Contender::Own(Kind::Transaction);
+        self.lends() || (self.contender == transaction && self.quota == Quota::Tight)
+    }
+
     pub(crate) fn chosen(&self) -> Clients {
         Clients::AnyOf(self.clients)
     }

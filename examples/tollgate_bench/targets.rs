@@ -2,7 +2,7 @@
 
 mod keys;
 
-use crate::results::{MEBIBYTE, Results};
+use crate::results::Results;
 use crate::statistics::{Median, median};
 
 /// One promise.
@@ -35,6 +35,8 @@ impl Verdict {
     }
 }
 
+/// As the promise counts memory.
+const MEGABYTE: f64 = 1e6;
 /// Most decisions of Redis for each refilled token of a client that is denied.
 const CALLS_PER_TOKEN: f64 = 2.0;
 /// Tokens a second of that client.
@@ -164,22 +166,25 @@ fn against_bare(
     at_most(promise, figure, most, "x").of(results, scenario, subject)
 }
 
-/// A second beyond the tokens that were there at its beginning: the bucket is empty when counting begins.
+/// Beyond the tokens that were there at its beginning: the bucket is empty when counting begins. Of all rounds together, for
+/// in one of them few tokens are refilled.
 fn calls_per_token(results: &Results, name: &str) -> Target {
-    let cell = results.cell("denied", name);
-    let figure = cell.and_then(|cell| {
-        cell.median(|sample| sample.calls as f64 / (sample.seconds * TOKENS_PER_SECOND))
+    let cell = results
+        .cell("denied", name)
+        .filter(|cell| !cell.samples.is_empty());
+    let figure = cell.map(|cell| {
+        let seconds: f64 = cell.samples.iter().map(|sample| sample.seconds).sum();
+        cell.sum(|sample| sample.calls) as f64 / (seconds * TOKENS_PER_SECOND)
     });
     let calls = if name == "transaction" {
         "transactions"
     } else {
         "script calls"
     };
-    at_most(
-        format!("{name}, one client far over its limit: {calls} for each refilled token"),
-        figure,
-        CALLS_PER_TOKEN,
-        "",
+    target(
+        format!("{name}, one client far over its limit: {calls} for each refilled token: {CALLS_PER_TOKEN} or less"),
+        figure.map(|figure| format!("{figure:.2}")),
+        figure.is_some_and(|figure| figure <= CALLS_PER_TOKEN),
     )
     .of(results, "denied", name)
 }
@@ -280,7 +285,7 @@ fn idle(results: &Results) -> Vec<Target> {
             footprint
                 .resident
                 .iter()
-                .map(|&bytes| bytes as f64 / MEBIBYTE),
+                .map(|&bytes| bytes as f64 / MEGABYTE),
         );
         let first = median(footprint.first_answer_ms.iter().copied());
         [
@@ -288,7 +293,7 @@ fn idle(results: &Results) -> Vec<Target> {
                 format!("{name}, idle: resident memory"),
                 resident,
                 15.0,
-                " MiB",
+                " MB",
             ),
             at_most(format!("{name}: start to first answer"), first, 50.0, " ms"),
         ]

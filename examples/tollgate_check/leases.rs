@@ -2,7 +2,8 @@
 //!
 //! The model is a bucket without leases, from which everything that was admitted is taken. Where it has enough for a request
 //! that was denied, leases must be why. In each period they keep at most their share of the capacity from others, and what
-//! was lost is made good as soon as the model's bucket is full.
+//! was lost is made good as soon as the model's bucket is full. A denial by the store says, too, what was lost until then:
+//! there is less than it was asked for, and what is lent, so the model goes on from that.
 
 use tollgate::Quota;
 use tollgate::strategy::lease::PERIOD_US;
@@ -28,26 +29,95 @@ pub(crate) fn denials(quota: &Quota, share: u64, ops: &[Op]) -> Denials {
     let (unit, gain) = (i128::from(quota.unit()), i128::from(quota.gain()));
     let full = i128::from(quota.full());
     let mut found = Denials::default();
-    let (mut level, mut at_us, mut full_us) = (full, 0, 0);
+    // Since when what was lost may be missing.
+    let (mut level, mut at_us, mut since_us) = (full, 0, 0);
     for op in ops {
         level = (level + i128::from(op.now_us - at_us) * gain).min(full);
         at_us = op.now_us;
         if level == full {
-            full_us = at_us;
+            since_us = at_us;
         }
         let price = i128::from(op.cost) * unit;
         if op.admitted {
             level -= price;
+            continue;
+        }
+        let periods = i128::from((at_us - since_us) / PERIOD_US + 2);
+        let (lent, slack) = (
+            full / 100 * i128::from(share),
+            i128::from(ROUGHLY_US) * gain,
+        );
+        if level >= price + lent * periods + slack {
+            found.wrong += 1;
         } else if level >= price {
-            let periods = i128::from((at_us - full_us) / PERIOD_US + 2);
-            let kept = full / 100 * i128::from(share) * periods;
-            let slack = i128::from(ROUGHLY_US) * gain;
-            if level < price + kept + slack {
-                found.while_lent += 1;
-            } else {
-                found.wrong += 1;
-            }
+            found.while_lent += 1;
+        }
+        if !op.alone {
+            (level, since_us) = (level.min(price + lent + slack), at_us);
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A request of one token, so many microseconds after the first.
+    fn op(now_us: u64, admitted: bool) -> Op {
+        let now_us = PERIOD_US + now_us;
+        Op {
+            key: 0,
+            cost: 1,
+            invoked_us: now_us,
+            returned_us: now_us,
+            now_us,
+            admitted,
+            remaining: 0,
+            retry_after_us: 0,
+            reset_after_us: 0,
+            alone: false,
+        }
+    }
+
+    /// What is found with leases of 30 % of a thousand tokens, full again within a second.
+    fn found(ops: impl IntoIterator<Item = Op>) -> (u64, u64) {
+        let quota = Quota::new(1_000, 1_000, Duration::from_secs(1)).unwrap();
+        let ops: Vec<Op> = ops.into_iter().collect();
+        let Denials { while_lent, wrong } = denials(&quota, 30, &ops);
+        (while_lent, wrong)
+    }
+
+    fn many(count: u64, at_us: u64, admitted: bool) -> impl Iterator<Item = Op> {
+        (0..count).map(move |_| op(at_us, admitted))
+    }
+
+    #[test]
+    fn who_asks_for_what_there_is_not_is_denied_rightly() {
+        assert_eq!(found(many(1_000, 0, true).chain(many(9, 1, false))), (0, 0));
+    }
+
+    #[test]
+    fn what_is_lent_and_what_was_lost_explain_a_denial() {
+        // 600 tokens are two shares, and what a clock may be off is 5.
+        assert_eq!(found(many(395, 0, true).chain(many(1, 1, false))), (1, 0));
+        assert_eq!(found(many(394, 0, true).chain(many(1, 1, false))), (0, 1));
+    }
+
+    /// However long ago the bucket was full.
+    #[test]
+    fn a_denial_says_what_was_lost_until_then() {
+        let spent = (1..9_u64).flat_map(|i| many(900, i * 900_000, true));
+        let spent = many(1_000, 0, true).chain(spent);
+        let ops: Vec<Op> = spent.chain(many(1, 8_000_000, false)).collect();
+        let again =
+            |wait_us: u64| found(ops.iter().copied().chain([op(8_000_000 + wait_us, false)]));
+        // 605 tokens may have been lent and lost, and be unsure; so many are there after that time, with one in a millisecond.
+        let (before, _) = again(1);
+        assert_eq!(before, 2);
+        assert_eq!(again(206_000), (2, 0));
+        assert_eq!(again(307_000), (1, 1));
+    }
 }

@@ -12,7 +12,7 @@ use tollgate::strategy::factory::{Care, Kind, Plan, Stack, build};
 use tollgate::{Charge, Cost, Quota, Source};
 
 use crate::bench::strategies::plan;
-use crate::bench::{RedisServer, charge, quota, stack};
+use crate::bench::{Instance, RedisServer, charge, quota, stack};
 
 const FIELDS: [&str; 6] = [
     "tokens",
@@ -256,6 +256,39 @@ async fn never_too_much_under_concurrency() {
         (admitted, paid) = (admitted + more, paid + of_leases);
     }
     assert!(admitted <= 3_000 && paid > 100, "{paid} of {admitted}");
+}
+
+/// Of 79 tokens eight are more than the usual share, and less than a half.
+#[tokio::test]
+async fn as_much_is_lent_as_the_settings_say() {
+    let redis = RedisServer::start();
+    let address = redis.address();
+    let limit = [
+        ("LIMITER_STRATEGY", "tokenbucket-lease"),
+        ("LIMITER_CAPACITY", "79"),
+        ("LIMITER_REFILL_RATE", "0.001"),
+        ("REDIS_ADDR", &address),
+    ];
+    for (share, lends) in [("10%", false), ("50%", true)] {
+        let settings = [&limit[..], &[("LIMITER_LEASE_MAX", share)]].concat();
+        let instance = Instance::start(&settings).await;
+        let mut most = 0;
+        // Where the machine stalls, a key is not asked for often enough at once.
+        for _ in 0..if lends { 1_000 } else { 3 } {
+            redis.run::<()>(&["FLUSHALL"]);
+            for _ in 0..60 {
+                instance.get("/api").await;
+                let leased: Option<u64> = redis.run(&["HGET", "ratelimit:127.0.0.1", "leased"]);
+                most = most.max(leased.unwrap_or(0));
+            }
+            if most > 0 {
+                break;
+            }
+        }
+        assert_eq!(most >= 8, lends, "{most} of {share}");
+        assert!(most <= 39, "{most} of {share}");
+        instance.stop().await;
+    }
 }
 
 /// What was taken ahead is spent while the breaker lets requests pass, and not after.

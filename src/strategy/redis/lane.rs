@@ -8,6 +8,9 @@
 //! Who leaves the queue in another way was surely not executed: its future was dropped, or almost all of its time was over
 //! before a call left. So was who finds the queue full. A call that was sent and lost may have been executed, with all that
 //! travelled in it.
+//!
+//! A lane stands before one server and knows nothing of others, so a Cluster takes one for each of its nodes, or for each
+//! slot where a call may have keys of one slot alone: whoever has the key chooses the lane.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
