@@ -36,14 +36,12 @@ impl Question {
             Some((path, query)) => (path, Some(query)),
             None => (self.target.as_str(), None),
         };
-        let named = |field: &&(String, String)| field.0.eq_ignore_ascii_case("host");
-        let host = self.headers.iter().find(named).map(|(_, host)| host);
         Call {
             client: self.ip,
             method: &self.method,
             path,
             query,
-            host: self.host.as_ref().or(host).map(String::as_str),
+            host: self.host.as_deref(),
             fields: &self.headers,
             from_trusted_proxy: self.from_proxy,
         }

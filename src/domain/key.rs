@@ -16,14 +16,17 @@
 
 use std::fmt::{self, Write};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ipnet::Ipv6Net;
 use sha2::{Digest, Sha256};
+use smol_str::{SmolStr, SmolStrBuilder};
 
 use crate::algorithm::Algorithm;
+
+/// Longest key that takes no memory of its own, in bytes.
+const LONGEST_SHORT: usize = 23;
 
 /// Longest part that is written as it stands, in bytes.
 const LONGEST_PLAIN: usize = 64;
@@ -181,9 +184,10 @@ fn is_plain(part: &[u8]) -> bool {
     (1..=LONGEST_PLAIN).contains(&part.len()) && part.iter().all(plain)
 }
 
-/// The name of one bucket in the store.
+/// The name of one bucket in the store. A short one, as that of an IPv4 address mostly is, takes no memory of its own; clones
+/// share a longer one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(Arc<str>);
+pub struct Key(SmolStr);
 
 impl Key {
     /// The key of `identity` under `rule`, in the grammar of this module.
@@ -194,18 +198,28 @@ impl Key {
         identity: &Identity,
     ) -> Self {
         let (rule_name, who) = (rule.as_str(), identity.as_str());
-        let key = match algorithm.name() {
-            UNNAMED_ALGORITHM if rule.is_default() => [prefix, who].concat(),
-            UNNAMED_ALGORITHM => [prefix, rule_name, ":", who].concat(),
-            other => [prefix, other, "!", rule_name, ":", who].concat(),
-        };
-        Self(key.into())
+        Self(match algorithm.name() {
+            UNNAMED_ALGORITHM if rule.is_default() => joined(&[prefix, who]),
+            UNNAMED_ALGORITHM => joined(&[prefix, rule_name, ":", who]),
+            other => joined(&[prefix, other, "!", rule_name, ":", who]),
+        })
     }
 
     /// The key as the store sees it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+fn joined(parts: &[&str]) -> SmolStr {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    if length > LONGEST_SHORT {
+        // So that memory is taken for it once, and not again as it grows.
+        return parts.concat().into();
+    }
+    let mut text = SmolStrBuilder::new();
+    parts.iter().for_each(|part| text.push_str(part));
+    text.finish()
 }
 
 #[cfg(test)]

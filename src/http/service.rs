@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::ConnectInfo;
-use axum::http::header::HOST;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Request};
 use axum::response::{IntoResponse, Response};
@@ -77,7 +76,6 @@ impl Gate {
     fn read<B>(&self, request: &Request<B>) -> Option<Reading> {
         let ConnectInfo(peer) = request.extensions().get::<ConnectInfo<SocketAddr>>()?;
         let (uri, headers) = (request.uri(), request.headers());
-        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
         let peer = peer.ip();
         let from_trusted_proxy = self.clients.trusts(peer);
         Some(self.limiter.read(&Call {
@@ -85,7 +83,7 @@ impl Gate {
             method: request.method().as_str(),
             path: uri.path(),
             query: uri.query(),
-            host: uri.authority().map(Authority::as_str).or(host),
+            host: uri.authority().map(Authority::as_str),
             fields: headers,
             from_trusted_proxy,
         }))

@@ -29,7 +29,7 @@ pub struct Call<'a> {
     pub path: &'a str,
     /// What stands behind the path's `?`.
     pub query: Option<&'a str>,
-    /// The host as the client named it, perhaps with a port.
+    /// The host as the request's target names it, perhaps with a port; where it names none, the field `host` does.
     pub host: Option<&'a str>,
     /// The header fields.
     pub fields: &'a dyn Fields,
@@ -59,7 +59,9 @@ impl<'a> Call<'a> {
 
     /// The host in lower case, without a user, a port and a trailing dot.
     pub(super) fn normal_host(&self) -> Option<Cow<'a, str>> {
-        let host = self.host?;
+        let ascii = |host: &&[u8]| host.is_ascii();
+        let named = || str::from_utf8(self.fields.first("host").filter(ascii)?).ok();
+        let host = self.host.or_else(named)?;
         // `http://user@host/` asks for the same host: it must not get around a rule.
         let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
         let name = match host.rsplit_once(':') {
@@ -156,12 +158,36 @@ mod tests {
             (Some(":80"), None),
             (None, None),
         ] {
+            let of_nobody = Call::of([192, 0, 2, 1].into());
+            let call = Call { host, ..of_nobody };
+            assert_eq!(call.normal_host().as_deref(), expected, "{host:?}");
+            // The target's stands before the field's.
+            let field = |name: &str| vec![("Host".to_owned(), name.to_owned())];
+            let fields = &field(host.unwrap_or_default());
             let call = Call {
+                fields,
+                ..of_nobody
+            };
+            assert_eq!(call.normal_host().as_deref(), expected, "{host:?}");
+            let fields = &field("another");
+            let call = Call {
+                fields,
                 host,
-                ..Call::of([192, 0, 2, 1].into())
+                ..of_nobody
+            };
+            let expected = if host.is_none() {
+                Some("another")
+            } else {
+                expected
             };
             assert_eq!(call.normal_host().as_deref(), expected, "{host:?}");
         }
+        let fields = &vec![("host".to_owned(), "exämple".to_owned())];
+        let call = Call {
+            fields,
+            ..Call::of([192, 0, 2, 1].into())
+        };
+        assert_eq!(call.normal_host(), None, "no host has such a name");
     }
 
     #[test]
