@@ -12,10 +12,11 @@ use crate::plan::Plan;
 use crate::redis_server::RedisServer;
 use crate::scenario::Scenario;
 use crate::service::{Programs, Service};
-use crate::subject::{Quota, Subject};
+use crate::subject::{Contender, Subject};
 use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
 use tokio::time::{Instant, sleep};
+use tollgate::strategy::factory::Kind;
 
 /// Longest wait for a store to be filled.
 const FILLING: Duration = Duration::from_secs(300);
@@ -43,7 +44,7 @@ pub(crate) struct Sample {
     pub(crate) denied: u64,
     pub(crate) local: u64,
     pub(crate) other: u64,
-    /// Scripts and transactions that Redis was asked for.
+    /// Scripts that Redis was asked for; of `transaction`, transactions.
     pub(crate) calls: u64,
     /// Bytes of an answer.
     pub(crate) bytes: usize,
@@ -91,16 +92,13 @@ impl Sample {
     }
 }
 
-/// What is shared by those with as many keys of the same quota.
-type Stores = HashMap<(u32, Quota), Rc<RedisServer>>;
-
 /// Starts everything that a scenario needs and measures it.
 pub(crate) async fn measure(
     scenario: Scenario,
     plan: &Plan,
     programs: &Programs,
 ) -> Result<Measured> {
-    let mut stores = Stores::new();
+    let mut stores: HashMap<u32, Rc<RedisServer>> = HashMap::new();
     let (mut cells, mut services) = (Vec::new(), Vec::new());
     for subject in &scenario.subjects {
         let mut cell = Cell::of(subject)?;
@@ -145,19 +143,18 @@ pub(crate) async fn measure(
 
 async fn prepare(
     subject: &Subject,
-    stores: &mut Stores,
+    stores: &mut HashMap<u32, Rc<RedisServer>>,
     programs: &Programs,
     cell: &mut Cell,
 ) -> Result<Service> {
     let redis = if subject.contender.needs_redis() {
-        let shared = subject.store.map(|keys| (keys, subject.quota));
-        let known = shared.and_then(|shared| stores.get(&shared));
-        let redis = match known {
-            Some(known) => known.clone(),
+        let shared = subject.store.and_then(|number| stores.get(&number));
+        let redis = match shared {
+            Some(shared) => shared.clone(),
             None => Rc::new(RedisServer::start().await?),
         };
-        if let Some(shared) = shared {
-            stores.insert(shared, redis.clone());
+        if let Some(number) = subject.store {
+            stores.insert(number, redis.clone());
         }
         Some(redis)
     } else {
@@ -217,9 +214,11 @@ async fn sample(
     plan: &Plan,
     turn: usize,
 ) -> Result<(Sample, Tally)> {
+    let is_transaction = subject.contender == Contender::Own(Kind::Transaction);
     let calls = async || -> Result<u64> {
         Ok(match &service.redis {
-            Some(redis) => redis.counts().await?.calls,
+            Some(redis) if is_transaction => redis.counts().await?.transactions,
+            Some(redis) => redis.counts().await?.scripts,
             None => 0,
         })
     };
@@ -327,10 +326,8 @@ impl Cell {
 
 #[cfg(test)]
 mod tests {
-    use tollgate::strategy::factory::Kind;
-
     use super::*;
-    use crate::subject::Contender;
+    use crate::subject::Quota;
 
     #[test]
     fn a_contender_of_which_a_round_failed_is_not_judged_by_the_others() {

@@ -270,7 +270,7 @@ fn series(
         let (Some(x), Some(y)) = (x(cell), y(cell)) else {
             continue;
         };
-        let name = cell.subject.family();
+        let name = cell.subject.contender.family();
         match lines.iter_mut().find(|(of, _)| *of == name) {
             Some((_, points)) => points.push((x, y)),
             None => lines.push((name, vec![(x, y)])),

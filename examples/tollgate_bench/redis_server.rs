@@ -21,8 +21,10 @@ pub(crate) struct RedisServer {
 /// What it counted so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counts {
-    /// Scripts that clients called, and transactions.
-    pub(crate) calls: u64,
+    /// Scripts that clients called.
+    pub(crate) scripts: u64,
+    /// Transactions, a heartbeat a second of each instance among them.
+    pub(crate) transactions: u64,
     /// Bytes in use.
     pub(crate) memory: u64,
     /// Keys it holds.
@@ -70,24 +72,22 @@ impl RedisServer {
             .await?;
         let keys: u64 = redis::cmd("DBSIZE").query_async(&mut admin).await?;
         Ok(Counts {
-            calls: calls(&info),
+            scripts: calls(&info, &["evalsha", "eval"]),
+            transactions: calls(&info, &["exec"]),
             memory: field(&info, "used_memory:").context("no used_memory")?,
             keys,
         })
     }
 }
 
-/// How often a script was called, or a transaction.
-fn calls(info: &str) -> u64 {
-    let calls = |command: &str| -> Option<u64> {
+/// How often these commands were called.
+fn calls(info: &str, commands: &[&str]) -> u64 {
+    let calls = |command: &&str| -> Option<u64> {
         let name = format!("cmdstat_{command}:calls=");
         let line = info.lines().find_map(|line| line.strip_prefix(&name))?;
         line.split(',').next()?.parse().ok()
     };
-    ["evalsha", "eval", "exec"]
-        .into_iter()
-        .filter_map(calls)
-        .sum()
+    commands.iter().filter_map(calls).sum()
 }
 
 fn field(info: &str, name: &str) -> Option<u64> {

@@ -33,8 +33,7 @@ impl Scenario {
         let subject = &self.subjects[i];
         let is_base = |base: &Subject| {
             base.instances == subject.instances
-                && (subject.store.is_none()
-                    || (&base.contender, base.quota) == (&subject.contender, subject.quota))
+                && (subject.store.is_none() || base.contender == subject.contender)
         };
         self.subjects.iter().position(is_base).unwrap_or(i)
     }
@@ -158,16 +157,12 @@ pub(crate) fn all(peers: &Peers, quick: bool) -> Vec<Scenario> {
     scenarios
 }
 
-/// Every strategy on a store of so many keys. Those in Redis share one, which `lua` fills; but for `lease` of limits that
-/// are too narrow to lend of, whose cost does not say how often keys are asked for.
+/// Every strategy on a store of so many keys. Those in Redis share one, which `lua` fills.
 fn sized(keys: u32) -> Vec<Subject> {
-    let subject = |kind, quota| Subject {
+    let subject = |kind| Subject {
         store: Some(keys),
-        filled: matches!(kind, Kind::Lua | Kind::Memory) || quota == Quota::Narrow,
-        ..Subject::new(Contender::Own(kind), quota, keys)
+        filled: matches!(kind, Kind::Lua | Kind::Memory),
+        ..Subject::new(Contender::Own(kind), Quota::Ample, keys)
     };
-    let all = Kind::ALL.map(|kind| subject(kind, Quota::Ample));
-    all.into_iter()
-        .chain([subject(Kind::Lease, Quota::Narrow)])
-        .collect()
+    Kind::ALL.map(subject).into()
 }

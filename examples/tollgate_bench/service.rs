@@ -12,7 +12,7 @@ use crate::nginx::Nginx;
 use crate::peers::Peers;
 use crate::process::{Process, free_address};
 use crate::redis_server::RedisServer;
-use crate::subject::{Contender, LEASE_MAX, Quota, Subject};
+use crate::subject::{Contender, Quota, Subject};
 use crate::traefik::Traefik;
 
 /// What services are started from.
@@ -108,10 +108,7 @@ impl Service {
         match &subject.contender {
             Contender::Own(kind) => {
                 let strategy = format!("tokenbucket-{}", kind.name());
-                let mut settings = settings(quota, &port, &strategy);
-                if quota == Quota::Narrow {
-                    settings.push(("LIMITER_LEASE_MAX", LEASE_MAX.to_owned()));
-                }
+                let settings = settings(quota, &port, &strategy);
                 self.spawn(&programs.service, &[], settings, address).await
             }
             Contender::Served(name) => {

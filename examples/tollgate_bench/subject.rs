@@ -5,27 +5,21 @@ use tollgate::strategy::factory::Kind;
 use crate::generator::Clients;
 
 /// A limit, as whole tokens and the seconds in which one is refilled, or how many are refilled in one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Quota {
     /// So many that nobody is denied; their records outlive the run.
     Ample,
     /// The same for a single client, which uses all of what is measured.
     AmpleForOne,
-    /// As `Ample`, but of too few tokens to lend any of them, with [`LEASE_MAX`].
-    Narrow,
     /// Ten, and ten a second.
     Tight,
 }
-
-/// `LIMITER_LEASE_MAX` where nothing is to be lent: of [`Quota::Narrow`] that is less than eight tokens.
-pub(crate) const LEASE_MAX: &str = "1%";
 
 impl Quota {
     pub(crate) fn capacity(self) -> u64 {
         match self {
             Self::Ample => 100_000,
             Self::AmpleForOne => 1_000_000_000,
-            Self::Narrow => 799,
             Self::Tight => 10,
         }
     }
@@ -33,7 +27,7 @@ impl Quota {
     /// Tokens, and the seconds in which they are refilled.
     pub(crate) fn refill(self) -> (u64, u64) {
         match self {
-            Self::Ample | Self::Narrow => (1, 10_000),
+            Self::Ample => (1, 10_000),
             Self::AmpleForOne => (1, 1),
             Self::Tight => (10, 1),
         }
@@ -42,7 +36,7 @@ impl Quota {
     /// As `LIMITER_REFILL_RATE`.
     pub(crate) fn rate(self) -> &'static str {
         match self {
-            Self::Ample | Self::Narrow => "0.0001",
+            Self::Ample => "0.0001",
             Self::AmpleForOne => "1",
             Self::Tight => "10",
         }
@@ -57,7 +51,7 @@ impl Quota {
     /// nginx knows no slower rate than one a minute, and denies beyond the burst alone.
     pub(crate) fn nginx_rate(self) -> &'static str {
         match self {
-            Self::Ample | Self::Narrow => "1r/m",
+            Self::Ample => "1r/m",
             Self::AmpleForOne => "1r/s",
             Self::Tight => "10r/s",
         }
@@ -150,8 +144,7 @@ pub(crate) struct Subject {
     pub(crate) instances: usize,
     /// Whether nginx stands before the instances.
     pub(crate) balanced: bool,
-    /// How many keys are in the store, which those of a scenario share that have the same number and quota; else each
-    /// has its own.
+    /// Those of a scenario with the same number share one Redis; else each has its own.
     pub(crate) store: Option<u32>,
     /// Whether each client has asked once before anything is measured.
     pub(crate) filled: bool,
@@ -170,25 +163,8 @@ impl Subject {
         }
     }
 
-    /// Its name without how many there are of anything.
-    pub(crate) fn title(&self) -> String {
-        self.contender.name() + self.remark()
-    }
-
-    /// The same, and without the number of limits.
-    pub(crate) fn family(&self) -> String {
-        self.contender.family() + self.remark()
-    }
-
-    fn remark(&self) -> &'static str {
-        match self.quota {
-            Quota::Narrow => " without leases",
-            _ => "",
-        }
-    }
-
     pub(crate) fn name(&self) -> String {
-        let mut name = self.title();
+        let mut name = self.contender.name();
         if self.balanced {
             let s = if self.instances == 1 { "" } else { "s" };
             name += &format!(", {} instance{s}", self.instances);

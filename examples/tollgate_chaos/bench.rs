@@ -188,6 +188,10 @@ pub(crate) async fn observe(experiment: &Experiment, plan: &Plan) -> Result<Obse
         }
     });
     sleep_until(begin + during.mul_f64(FAULT.0)).await;
+    // On a machine that stalls a key may not be hot yet.
+    while experiment.lends() && bench.ledger.counts().lent == 0 && begin.elapsed() < during / 2 {
+        sleep(Duration::from_millis(10)).await;
+    }
     let lent_before = bench.ledger.counts().lent;
     let until = begin + during.mul_f64(FAULT.1);
     let aftermath = experiment.fault.inflict(&mut bench, until).await?;

@@ -30,7 +30,7 @@ pub(crate) fn charges(words: &[&[u8]]) -> Vec<(Operation, String)> {
     let (mut from, Some(keys)) = (3, number(2)) else {
         return Vec::new();
     };
-    let mut at = from + keys;
+    let mut at = keys.saturating_add(from);
     if keys == 1 && number(at).is_some() {
         return key(from)
             .map(|key| (Operation::Lend, key))
@@ -52,7 +52,7 @@ pub(crate) fn charges(words: &[&[u8]]) -> Vec<(Operation, String)> {
             charges.extend((from..to).map_while(|i| Some((operation, key(i)?))));
         }
         at = at
-            .saturating_add(4 + repeated)
+            .saturating_add(repeated.saturating_add(4))
             .saturating_add(OF_A_CHARGE.saturating_mul(each));
         from = to;
     }

@@ -14,7 +14,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
+use crate::calls::charges;
 use crate::ledger::{Conversation, Ledger};
+use crate::resp::{frame, words};
 
 /// What goes wrong at a gate.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -225,7 +227,14 @@ async fn deliver(
     std::future::pending().await
 }
 
-fn has_charge(bytes: &[u8]) -> bool {
-    let has = |word: &[u8]| bytes.windows(word.len()).any(|part| part == word);
-    has(b"\r\ncharge\r\n") || has(b"\r\nEXEC\r\n")
+/// Whether any of these commands charges.
+fn has_charge(mut bytes: &[u8]) -> bool {
+    while let Some(length) = frame(bytes) {
+        let words = words(&bytes[..length]);
+        if words.first() == Some(&&b"EXEC"[..]) || !charges(&words).is_empty() {
+            return true;
+        }
+        bytes = &bytes[length..];
+    }
+    false
 }

@@ -2,8 +2,9 @@
 //!
 //! The model is a bucket without leases, from which everything that was admitted is taken. Where it has enough for a request
 //! that was denied, leases must be why. In each period they keep at most their share of the capacity from others, and what
-//! was lost is made good as soon as the model's bucket is full. A denial by the store says, too, what was lost until then:
-//! there is less than it was asked for, and what is lent, so the model goes on from that.
+//! was lost is made good as soon as the model's bucket is full. A second model takes the store's denials at their word: then there
+//! was less than was asked for, and what is lent; so what was lost before is not added up there. A denial is wrong if either
+//! of them cannot explain it.
 
 use tollgate::Quota;
 use tollgate::strategy::lease::PERIOD_US;
@@ -22,38 +23,68 @@ pub(crate) struct Denials {
     pub(crate) wrong: u64,
 }
 
+/// A bucket without leases.
+#[derive(Debug, Clone, Copy)]
+struct Model {
+    /// Units in it, of so many at the most.
+    level: i128,
+    full: i128,
+    at_us: u64,
+    /// Since when what was lost may be missing.
+    since_us: u64,
+}
+
+impl Model {
+    fn advance(&mut self, now_us: u64, gain: i128) {
+        self.level = (self.level + i128::from(now_us - self.at_us) * gain).min(self.full);
+        self.at_us = now_us;
+        if self.level == self.full {
+            self.since_us = now_us;
+        }
+    }
+
+    /// Whether leases cannot be why there is less than `price`: in each period they keep at most `lent`.
+    fn has(&self, price: i128, lent: i128, slack: i128) -> bool {
+        let periods = i128::from((self.at_us - self.since_us) / PERIOD_US + 2);
+        self.level >= price + lent * periods + slack
+    }
+}
+
 /// Looks at all requests of one key, with leases of at most `share` percent.
 pub(crate) fn denials(quota: &Quota, share: u64, ops: &[Op]) -> Denials {
     let mut ops = ops.to_vec();
-    ops.sort_unstable_by_key(|op| (op.now_us, op.admitted));
+    // Those of one call have one time, and an admission that stands before a denial is why there is less.
+    ops.sort_unstable_by_key(|op| (op.now_us, !op.admitted));
     let (unit, gain) = (i128::from(quota.unit()), i128::from(quota.gain()));
     let full = i128::from(quota.full());
+    let (lent, slack) = (
+        full / 100 * i128::from(share),
+        i128::from(ROUGHLY_US) * gain,
+    );
     let mut found = Denials::default();
-    // Since when what was lost may be missing.
-    let (mut level, mut at_us, mut since_us) = (full, 0, 0);
+    let mut model = Model {
+        level: full,
+        full,
+        at_us: 0,
+        since_us: 0,
+    };
+    let mut told = model;
     for op in ops {
-        level = (level + i128::from(op.now_us - at_us) * gain).min(full);
-        at_us = op.now_us;
-        if level == full {
-            since_us = at_us;
+        for model in [&mut model, &mut told] {
+            model.advance(op.now_us, gain);
         }
         let price = i128::from(op.cost) * unit;
         if op.admitted {
-            level -= price;
-            continue;
-        }
-        let periods = i128::from((at_us - since_us) / PERIOD_US + 2);
-        let (lent, slack) = (
-            full / 100 * i128::from(share),
-            i128::from(ROUGHLY_US) * gain,
-        );
-        if level >= price + lent * periods + slack {
+            model.level -= price;
+            told.level -= price;
+        } else if model.has(price, lent, slack) || told.has(price, lent, slack) {
             found.wrong += 1;
-        } else if level >= price {
-            found.while_lent += 1;
-        }
-        if !op.alone {
-            (level, since_us) = (level.min(price + lent + slack), at_us);
+        } else {
+            found.while_lent += u64::from(model.level >= price);
+            if !op.alone {
+                told.level = told.level.min(price + lent + slack);
+                told.since_us = op.now_us;
+            }
         }
     }
     found
@@ -111,13 +142,22 @@ mod tests {
     fn a_denial_says_what_was_lost_until_then() {
         let spent = (1..9_u64).flat_map(|i| many(900, i * 900_000, true));
         let spent = many(1_000, 0, true).chain(spent);
-        let ops: Vec<Op> = spent.chain(many(1, 8_000_000, false)).collect();
+        let ops: Vec<Op> = spent.chain(many(1, 7_500_000, false)).collect();
         let again =
-            |wait_us: u64| found(ops.iter().copied().chain([op(8_000_000 + wait_us, false)]));
+            |wait_us: u64| found(ops.iter().copied().chain([op(7_500_000 + wait_us, false)]));
         // 605 tokens may have been lent and lost, and be unsure; so many are there after that time, with one in a millisecond.
         let (before, _) = again(1);
         assert_eq!(before, 2);
         assert_eq!(again(206_000), (2, 0));
         assert_eq!(again(307_000), (1, 1));
+    }
+
+    /// It denies every other request that it should admit, and so says of the others that there is little.
+    #[test]
+    fn who_refills_too_slowly_is_found() {
+        let empty = many(1_000, 0, true);
+        let half = (1..4_000_u64).map(|i| op(i * 1_000, i % 2 == 0));
+        let (_, wrong) = found(empty.chain(half));
+        assert!(wrong > 100, "{wrong}");
     }
 }

@@ -77,7 +77,7 @@ impl Pulse {
             () = sleep(pause) => {}
             () = self.breaker.opened() => {
                 if let Some(pool) = &self.pool {
-                    pool.retain(|_, _| false);
+                    pool.close_idle();
                 }
             }
         }

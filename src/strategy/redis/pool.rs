@@ -10,17 +10,26 @@ use deadpool::managed::{self, Metrics, RecycleResult};
 use deadpool_redis::{Manager, Runtime, Timeouts};
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisError, Value};
+use tokio::time::Instant;
 
 use super::fault::{classify, classify_pool};
 use super::settings::{Settings, connect_timeout};
 use crate::strategy::Fault;
 
-/// A pool of exclusive connections.
-pub type Pool = managed::Pool<Maker>;
+/// A pool of exclusive connections. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Pool(managed::Pool<Maker>);
 
-/// Makes connections for a [`Pool`].
+impl Pool {
+    /// Closes the connections that nobody uses.
+    pub(in crate::strategy) fn close_idle(&self) {
+        self.0.retain(|_, _| false);
+    }
+}
+
+/// Makes connections.
 #[derive(Debug)]
-pub struct Maker(Manager);
+struct Maker(Manager);
 
 impl managed::Manager for Maker {
     type Type = MultiplexedConnection;
@@ -49,25 +58,28 @@ pub fn pool(settings: &Settings, size: usize, wait: Duration) -> Result<Pool, Fa
     let manager =
         Manager::new_with_config(settings.info().clone(), Settings::connection_config(wait))
             .map_err(|error| unusable(&error))?;
-    Pool::builder(Maker(manager))
-        .max_size(size)
-        .timeouts(Timeouts {
-            wait: Some(wait),
-            create: Some(connect_timeout(wait)),
-            recycle: Some(wait),
-        })
-        .runtime(Runtime::Tokio1)
-        .build()
-        .map_err(|error| unusable(&error))
+    let pool = managed::Pool::builder(Maker(manager)).max_size(size);
+    let timeouts = Timeouts {
+        wait: Some(wait),
+        create: Some(connect_timeout(wait)),
+        recycle: None,
+    };
+    let pool = pool.timeouts(timeouts).runtime(Runtime::Tokio1).build();
+    pool.map(Pool).map_err(|error| unusable(&error))
 }
 
 /// An exclusive connection, thrown away when dropped unless it was given back.
 pub(super) struct Exclusive(Option<managed::Object<Maker>>);
 
 impl Exclusive {
-    /// One that is idle, else a new one.
-    pub(super) async fn of(pool: &Pool) -> Result<Self, Fault> {
-        let connection = pool.get().await.map_err(|error| classify_pool(&error))?;
+    /// One that is idle, else a new one; waits for a place in the pool until `give_up`.
+    pub(super) async fn of(pool: &Pool, give_up: Instant) -> Result<Self, Fault> {
+        let timeouts = Timeouts {
+            wait: Some(give_up.saturating_duration_since(Instant::now())),
+            ..pool.0.timeouts()
+        };
+        let connection = pool.0.timeout_get(&timeouts).await;
+        let connection = connection.map_err(|error| classify_pool(&error))?;
         Ok(Self(Some(connection)))
     }
 

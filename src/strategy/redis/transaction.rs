@@ -92,7 +92,7 @@ impl Transaction {
         let contended = |attempts| Fault::Contended { attempts };
         let turns = timeout_at(give_up, self.take_turns(places)).await;
         let _turns = turns.map_err(|_| contended(0))?;
-        let (mut session, mut read) = Session::begin(&self.pool, places).await?;
+        let (mut session, mut read) = Session::begin(&self.pool, places, give_up).await?;
         for attempts in 1.. {
             let (remembered, now_us) = read;
             let (writes, answer) = step(&remembered, now_us);
@@ -170,9 +170,13 @@ impl Session {
     /// Begins a transaction: watches the records, reads them, and then the server's time.
     ///
     /// A connection that broke while nobody used it is found out here. Nothing was charged on it, so another takes its place.
-    async fn begin(pool: &Pool, places: &[Place<'_>]) -> Result<(Self, Read), Fault> {
+    async fn begin(
+        pool: &Pool,
+        places: &[Place<'_>],
+        give_up: Instant,
+    ) -> Result<(Self, Read), Fault> {
         loop {
-            let mut session = Self(Exclusive::of(pool).await?);
+            let mut session = Self(Exclusive::of(pool, give_up).await?);
             match session.read(places).await {
                 Err(Fault::Lost(_)) if session.0.is_used() => {}
                 read => return read.map(|read| (session, read)),
