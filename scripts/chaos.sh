@@ -9,7 +9,7 @@
 # that stalls. --json keeps everything that was measured. --write keeps the table in docs/resilience.md.
 #
 # Exits with 1 when a promise is broken. All traffic stays on this machine; the experiment black-hole makes a network
-# namespace, so it needs root and is skipped elsewhere. All experiments take about ten minutes.
+# namespace, so it needs root and is skipped elsewhere. All experiments take about a quarter of an hour.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -134,6 +134,15 @@ pub const FAULTS: &[Planted] = &[
         ),
     },
     Planted {
+        name: "lent-and-locked",
+        pair: ("tokenbucket", "lease"),
+        about: "while anything is lent the bucket counts as empty",
+        plant: Plant::ScriptThatLends(
+            "local ceiling = leased < capacity and (capacity - leased) * unit or 0",
+            "local ceiling = 0",
+        ),
+    },
+    Planted {
         name: "lost-update",
         pair: ("tokenbucket", "transaction"),
         about: "a transaction without a watch: reads of both, then writes of both",
