@@ -255,6 +255,17 @@ mod tests {
         );
     }
 
+    /// On both sides of what takes no memory of its own.
+    #[test]
+    fn a_key_is_what_it_is_made_of_however_long() {
+        let (algorithm, rule) = (named("tokenbucket").unwrap(), RuleName::default_rule());
+        for length in 0..60 {
+            let prefix = "p".repeat(length);
+            let key = Key::new(&prefix, algorithm, &rule, &ip("192.0.2.1"));
+            assert_eq!(key.as_str(), format!("{prefix}192.0.2.1"));
+        }
+    }
+
     #[test]
     fn ipv6_counts_by_network() {
         assert_eq!(
